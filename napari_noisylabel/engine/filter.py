@@ -1,0 +1,281 @@
+"""Filtering: stored scores become likelihoods, likelihoods become regions. No training, no torch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_noisylabel.arrays import likelihood as lk
+from napari_noisylabel.arrays.mixture import Mixture
+from napari_noisylabel.arrays.regions import Components, find_regions
+from napari_noisylabel.engine.casemaps import CaseScores, TrackStatistics
+from napari_noisylabel.engine.source import labels_of
+from napari_noisylabel.errors import BadSetting
+from napari_noisylabel.records import IGNORE, Case, Filter, FilterLevel, MixtureFit, Region, Report, Track
+from napari_noisylabel.store import ProjectStore
+from napari_noisylabel.store.files import read_json, write_json
+
+THRESHOLDS = {FilterLevel.CASE: 0.8, FilterLevel.REGION: 0.9, FilterLevel.VOXEL: 0.95}
+"""Default threshold per level: strict, so that clean masks stay clean (docs/methods/filter.md)."""
+
+RESULT = "filter"
+
+
+@dataclass(frozen=True)
+class FilterRequest:
+    """What to filter and how; a threshold of 0 takes the level's default."""
+
+    run: str
+    level: str = FilterLevel.CASE
+    threshold: float = 0.0
+
+    def checked(self) -> FilterRequest:
+        """With the default filled in. Raises BadSetting."""
+        if self.level not in list(FilterLevel):
+            raise BadSetting(f"the level of a filter is voxel, region or case, got {self.level!r}. Choose one of them.")
+        if not 0 <= self.threshold <= 1:
+            raise BadSetting(f"a threshold is a likelihood between 0 and 1, got {self.threshold:g}. Give another one.")
+        return replace(self, threshold=self.threshold or THRESHOLDS[FilterLevel(self.level)])
+
+
+@dataclass(frozen=True)
+class FilterResult:
+    """What a filter left in the run's folder: the filter, the regions and their voxels."""
+
+    filter: Filter
+    regions: tuple[Region, ...]
+    voxels: tuple[np.ndarray, ...]
+
+
+def refilter(store: ProjectStore, folder: Path, request: FilterRequest) -> Iterator[Report]:
+    """Fit the mixtures, write each case's likelihood map, find its regions.
+
+    Writes inside the run's folder only; the project takes the regions from there
+    (`read_result`). Needs the maps of a scored run.
+
+    Raises
+    ------
+    BadSetting : level or threshold.
+    """
+    request = request.checked()
+    cases = [c for c in store.cases() if CaseScores(folder, c.id).complete]
+    statistics = {c.id: CaseScores(folder, c.id).statistics() for c in cases}
+    fitter = _FITTERS[FilterLevel(request.level)]
+    models = {t.name: fitter(store, folder, t, cases, statistics) for t in store.tracks}
+    aside = folder / f".{RESULT}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    regions: list[dict[str, Any]] = []
+    indices: list[np.ndarray] = []
+    counts = {t.name: np.zeros(256, np.int64) for t in store.tracks}
+    for i, case in enumerate(cases):
+        for found, components in _case_regions(store, folder, case, models, statistics[case.id], request, counts):
+            regions += [asdict(r) for r in found]
+            indices += [components.voxels(j) for j in range(len(components))]
+        yield Report(request.run, "phase", stage="propose", done=i + 1, total=len(cases))
+    fits = {t: tuple(_as_record(f) for f in model.fits) for t, model in models.items()}
+    flat = np.concatenate(indices) if indices else np.zeros(0, np.int64)
+    np.save(aside / "indices.npy", flat)
+    np.save(aside / "offsets.npy", np.cumsum([0, *(len(v) for v in indices)]))
+    write_json(aside / "filter.json", {
+        "run": request.run, "level": str(request.level), "threshold": request.threshold,
+        "note": _note(store.tracks, fits),
+        "fits": {t: [asdict(f) for f in own] for t, own in fits.items()}, "regions": regions,
+        "likelihood_counts": {t: c.tolist() for t, c in counts.items()},
+    }, nan_as_null=True)  # fmt: skip
+    shutil.rmtree(folder / RESULT, ignore_errors=True)
+    aside.rename(folder / RESULT)
+
+
+def read_result(folder: Path) -> FilterResult:
+    """What `refilter` left. Raises UnreadableFile."""
+    tree = read_json(folder / RESULT / "filter.json")
+    fits = {t: tuple(_fit(f) for f in own) for t, own in tree["fits"].items()}
+    made = Filter(tree["run"], 0, FilterLevel(tree["level"]), tree["threshold"], fits, tree["note"])
+    offsets = np.load(folder / RESULT / "offsets.npy")
+    indices = np.load(folder / RESULT / "indices.npy", mmap_mode="r")
+    regions = tuple(Region(**{**r, "start": tuple(r["start"]), "stop": tuple(r["stop"])}) for r in tree["regions"])
+    return FilterResult(made, regions, tuple(indices[a:b] for a, b in zip(offsets, offsets[1:], strict=False)))
+
+
+def likelihood_counts(folder: Path) -> dict[str, np.ndarray]:
+    """Per track (256,): voxels that a proposal would change, per uint8 likelihood."""
+    tree = read_json(folder / RESULT / "filter.json")
+    return {t: np.array(c, np.int64) for t, c in tree["likelihood_counts"].items()}
+
+
+# ---------------------------------------------------------------- one model per level
+
+
+class _CaseModel:
+    """Is this object of this case badly drawn? Then its rejected voxels are suspicious."""
+
+    def __init__(
+        self, store: ProjectStore, folder: Path, track: Track, cases: Sequence[Case], statistics: Mapping[str, Any]
+    ) -> None:
+        training = [c.id for c in cases if not c.held_out]
+        moved = np.array([statistics[i][track.name].displacement for i in training]).reshape(-1, track.n_classes)
+        self.fits = tuple(lk.fit_cases(moved[:, k]) for k in range(track.n_classes))
+
+    def likelihood(
+        self, case: str, labels: np.ndarray, proposal: np.ndarray, stored: np.ndarray, statistics: TrackStatistics
+    ) -> np.ndarray:
+        bad = [0.0] + [
+            float(lk.case_likelihood(fit, np.array(d)))
+            for fit, d in zip(self.fits[1:], statistics.displacement[1:], strict=True)
+        ]
+        return lk.case_map(np.array(bad), labels, proposal, stored)
+
+
+class _VoxelModel:
+    """Does this voxel's loss belong to the noisy component of its class?"""
+
+    def __init__(
+        self, store: ProjectStore, folder: Path, track: Track, cases: Sequence[Case], statistics: Mapping[str, Any]
+    ) -> None:
+        own = [statistics[c.id][track.name].histogram for c in cases if not c.held_out]
+        self.fits = lk.fit_voxels(np.sum(own, axis=0) if own else np.zeros((track.n_classes, lk.BINS)))
+        self._table = lk.voxel_table(self.fits)
+
+    def likelihood(
+        self, case: str, labels: np.ndarray, proposal: np.ndarray, stored: np.ndarray, statistics: TrackStatistics
+    ) -> np.ndarray:
+        out = np.zeros(labels.shape, np.float32)
+        for k, row in enumerate(self._table):
+            own = labels == k
+            out[own] = row[stored[own]]
+        return out
+
+
+class _RegionModel:
+    """Do the losses of this connected piece belong to the noisy component of its class?"""
+
+    def __init__(
+        self, store: ProjectStore, folder: Path, track: Track, cases: Sequence[Case], statistics: Mapping[str, Any]
+    ) -> None:
+        self._spacing = {c.id: c.geometry.spacing for c in cases}
+        pieces: dict[int, list[np.ndarray]] = {k: [] for k in range(track.n_classes)}
+        for case in (c for c in cases if not c.held_out):
+            labels, proposal, stored = _maps(store, folder, case, track)
+            if labels is not None:
+                found = self._candidates(case.id, labels, proposal, stored)
+                scores = self._scores(found, stored)
+                for k in pieces:
+                    pieces[k].append(scores[_concerned(found) == k])
+        self.fits = tuple(lk.fit_regions(np.concatenate(pieces[k] or [np.zeros(0)])) for k in pieces)
+
+    def likelihood(
+        self, case: str, labels: np.ndarray, proposal: np.ndarray, stored: np.ndarray, statistics: TrackStatistics
+    ) -> np.ndarray:
+        out = np.zeros(labels.size, np.float32)
+        found = self._candidates(case, labels, proposal, stored)
+        if len(found):
+            scores, rejected = self._scores(found, stored), found.means(lk.rejection_table()[stored])
+            concerned = _concerned(found)
+            values = np.zeros(len(found))
+            for k, fit in enumerate(self.fits):
+                values[concerned == k] = lk.region_likelihood(fit, scores[concerned == k], rejected[concerned == k])
+            out[found.indices] = np.repeat(values, found.sizes)
+        return out.reshape(labels.shape)
+
+    def _candidates(self, case: str, labels: np.ndarray, proposal: np.ndarray, stored: np.ndarray) -> Components:
+        return find_regions(labels, proposal, labels != IGNORE, self._spacing[case])
+
+    @staticmethod
+    def _scores(found: Components, stored: np.ndarray) -> np.ndarray:
+        return found.means(lk.to_nats(stored)) * np.sqrt(found.sizes)
+
+
+_FITTERS: Mapping[FilterLevel, Any] = {
+    FilterLevel.CASE: _CaseModel,
+    FilterLevel.VOXEL: _VoxelModel,
+    FilterLevel.REGION: _RegionModel,
+}
+
+
+# ---------------------------------------------------------------- helpers, in order of use
+
+
+def _case_regions(
+    store: ProjectStore, folder: Path, case: Case, models: Mapping[str, Any],
+    statistics: Mapping[str, TrackStatistics], request: FilterRequest, counts: Mapping[str, np.ndarray],
+) -> Iterator[tuple[list[Region], Components]]:  # fmt: skip
+    """The regions of one case, track by track; its likelihood maps are written on the way."""
+    scores = CaseScores(folder, case.id)
+    for track in store.tracks:
+        labels, proposal, stored = _maps(store, folder, case, track)
+        if labels is None:
+            continue
+        own = models[track.name].likelihood(case.id, labels, proposal, stored, statistics[track.name])
+        own[labels == IGNORE] = 0
+        verified = store.verified(case.id, track.name, labels.shape)
+        if verified is not None:
+            own[verified] = 0
+        scores.write(f"{track.name}.likelihood", lk.as_uint8(own))
+        if not case.held_out:
+            changed = proposal != labels
+            counts[track.name][:] += np.bincount(lk.as_uint8(own[changed]), minlength=256)
+        found = find_regions(labels, proposal, own >= request.threshold, case.geometry.spacing)
+        yield _regions(request.run, case, track, found, own, stored, statistics[track.name].histogram), found
+
+
+def _maps(store: ProjectStore, folder: Path, case: Case, track: Track) -> tuple[Any, Any, Any]:
+    """Labels now, proposal and stored score; None where the case has no labels of the track."""
+    scores = CaseScores(folder, case.id)
+    if track.name not in case.labels:
+        return None, None, None
+    return labels_of(store, case)[track.name], scores.read(f"{track.name}.proposal"), scores.read(f"{track.name}.score")
+
+
+def _regions(
+    run: str, case: Case, track: Track, found: Components, own: np.ndarray, stored: np.ndarray, histogram: np.ndarray
+) -> list[Region]:
+    likelihood, score = found.means(own), found.means(lk.to_nats(stored))
+    voxel = float(np.prod(case.geometry.spacing))
+    above = np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1] / np.maximum(histogram.sum(1, keepdims=True), 1)
+    bins = np.clip((score / lk.MAX_SCORE * lk.BINS).astype(int), 0, lk.BINS - 1)
+    return [
+        Region(
+            id=0,
+            run=run,
+            case=case.id,
+            track=track.name,
+            from_class=int(found.from_class[j]),
+            to_class=int(found.to_class[j]),
+            start=tuple(int(v) for v in found.start[j]),
+            stop=tuple(int(v) for v in found.stop[j]),
+            voxels=int(found.sizes[j]),
+            volume_mm3=float(found.sizes[j] * voxel),
+            likelihood=float(likelihood[j]),
+            score=float(score[j]),
+            gain=float(likelihood[j] * found.sizes[j]),
+            share_above=float(above[found.from_class[j], bins[j]]),
+        )
+        for j in range(len(found))
+    ]
+
+
+def _concerned(found: Components) -> np.ndarray:
+    """The class a region is about: the one that is there, or the one proposed on background."""
+    return np.where(found.from_class > 0, found.from_class, found.to_class)
+
+
+def _as_record(fit: Mixture) -> MixtureFit:
+    return MixtureFit(fit.means, fit.sds, fit.weights, fit.split, fit.reason, fit.n, fit.clean_below)
+
+
+def _fit(values: dict[str, Any]) -> MixtureFit:
+    return MixtureFit(**{**values, **{k: tuple(values[k]) for k in ("means", "sds", "weights")}})
+
+
+def _note(tracks: Sequence[Track], fits: Mapping[str, Sequence[MixtureFit]]) -> str:
+    """One sentence on the classes whose mixture was refused."""
+    refused = [t.classes[k] for t in tracks for k, f in enumerate(fits[t.name]) if k and not f.split]
+    if not refused:
+        return "the mixture separates clean from noisy in every class"
+    return f"no split found for {', '.join(refused)}: there the likelihood is 1 - p(label), out of fold"

@@ -1,0 +1,131 @@
+"""Start, watch and stop a worker. The window polls; the command line waits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from napari_noisylabel.engine.journal import JournalReader, cut_back, journal_file, stop_file
+from napari_noisylabel.records import Report
+
+POLL_S = 0.1
+TERMINATE_AFTER_S = 0.8
+KILL_AFTER_S = 1.0
+LAST = ("done", "stopped", "failed")
+WORKER_LOG = "worker.log"
+WORKER_PID = "worker.pid"
+
+
+class Watch:
+    """A worker and what it reports. Reports of an earlier life of the run are skipped.
+
+    `task` is "train" or "filter". The worker outlives this object once it is detached.
+    """
+
+    def __init__(self, project: Path, run_id: str, task: str = "train") -> None:
+        self.run_id, self.task = run_id, task
+        self._folder = project / "runs" / run_id
+        stop_file(self._folder, task).unlink(missing_ok=True)
+        self._reader = JournalReader(journal_file(self._folder, task))
+        if task == "train":
+            cut_back(self._folder)
+        else:
+            journal_file(self._folder, task).unlink(missing_ok=True)
+        self._stop_asked = 0.0
+        self._ended = False
+        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+        with open(self._folder / WORKER_LOG, "ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "napari_noisylabel.engine.worker", str(project), run_id, "--task", task],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
+            )  # fmt: skip
+        (self._folder / WORKER_PID).write_text(str(self._process.pid), encoding="utf-8")
+
+    @property
+    def is_alive(self) -> bool:
+        """True while the worker's process runs."""
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def poll(self) -> list[Report]:
+        """What was reported since the last call. The last report is always one of done, stopped, failed.
+
+        A worker that was told to stop and does not is terminated after 0.8 s and killed after 1 s.
+        """
+        if self._ended:
+            return []
+        self._press()
+        alive = self.is_alive
+        reports = self._reader.read()
+        if any(r.kind in LAST for r in reports):
+            self._ended = True
+        elif not alive:
+            self._ended = True
+            reports.append(self._obituary())
+        return reports
+
+    def wait(self) -> Iterator[Report]:
+        """All reports until the end, as they come."""
+        while not self._ended:
+            yield from self.poll()
+            if not self._ended:
+                time.sleep(POLL_S)
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Ask the worker to stop; `poll` sees to it that it does."""
+        if self.is_alive and not self._stop_asked:
+            stop_file(self._folder, self.task).touch()
+            self._stop_asked = time.monotonic()
+
+    def stop_now(self) -> None:
+        """Stop the worker and wait until it is gone, at most about a second."""
+        self.stop()
+        while self.is_alive:
+            self._press()
+            time.sleep(0.02)
+
+    def _press(self) -> None:
+        if not self._stop_asked or not self.is_alive:
+            return
+        waited = time.monotonic() - self._stop_asked
+        if waited > KILL_AFTER_S:
+            self._process.kill()
+        elif waited > TERMINATE_AFTER_S:
+            self._process.terminate()
+
+    def _obituary(self) -> Report:
+        if self._stop_asked:
+            return Report(self.run_id, "stopped", message="stopped; it can be resumed")
+        code = self._process.returncode
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return Report(
+            self.run_id, "stopped",
+            message=f"the worker {how} without a word; the run is interrupted and can be resumed. "
+            f"Its output is in {self._folder / WORKER_LOG}.",
+        )  # fmt: skip
+
+
+def last_report(folder: Path) -> Report | None:
+    """The last thing that a training worker said, if it said anything."""
+    reports = JournalReader(journal_file(folder, "train")).read()
+    return reports[-1] if reports else None
+
+
+def worker_is_alive(folder: Path) -> bool:
+    """True if the worker that was last started for this run still works (on this machine)."""
+    try:
+        pid = int((folder / WORKER_PID).read_text(encoding="utf-8"))
+        process = psutil.Process(pid)
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE and folder.name in process.cmdline()
+    except (OSError, ValueError, psutil.Error):
+        return False

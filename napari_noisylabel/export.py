@@ -1,0 +1,220 @@
+"""Volumes leave in the format and geometry of their sources, with a record of where each voxel is from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_noisylabel import __version__
+from napari_noisylabel.arrays.geometry import same_grid
+from napari_noisylabel.arrays.labels import changed_runs, count
+from napari_noisylabel.engine.casemaps import CaseScores
+from napari_noisylabel.errors import DiskFull, ExportRefused, NothingToDo
+from napari_noisylabel.io.cases import load_labels
+from napari_noisylabel.io.files import file_hash
+from napari_noisylabel.io.values import source_values
+from napari_noisylabel.io.volumes import extension, read_header, write_labels, write_like, write_map, write_volume
+from napari_noisylabel.records import Case, Event, Run, Track
+from napari_noisylabel.store import ProjectStore
+from napari_noisylabel.store.events import now
+from napari_noisylabel.store.files import write_json
+
+WHAT = ("corrected", "likelihood", "proposal")
+FORMATS = {"same": "", "nifti": ".nii.gz"}
+ORIGIN = "origin.json"
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written: the volumes, and the record of origin beside them."""
+
+    files: tuple[Path, ...]
+    origin: Path
+
+
+def export_project(
+    store: ProjectStore, out: Path, run: Run | None, *, format: str = "same", what: str = "corrected",
+    overwrite: bool = False,
+) -> ExportResult:  # fmt: skip
+    """Write every labelled case to `OUT/[TRACK/]<label file's name>`, and `origin.json`.
+
+    All files are written aside first: either all arrive, or none does. With several tracks each
+    has a folder of its own.
+
+    Raises
+    ------
+    ExportRefused : an unknown format or kind, existing files, a source folder as OUT, geometry
+        that would not be the source's.
+    NothingToDo : likelihood or proposal without a complete run.
+    SourceChanged : a given file is not the one that the project was made from.
+    DiskFull : no room left.
+    """
+    plan = _plan(store, out, run, format, what)
+    _check_free(plan, out, overwrite)
+    aside = out / f".{ORIGIN}.partial"
+    made = not out.exists()
+    try:
+        aside.mkdir(parents=True, exist_ok=True)
+        entries = [_write(store, item, aside, out, run, what) for item in plan]
+        write_json(aside / ORIGIN, _origin(store, run, what, format, entries))
+        for item in plan:
+            item.target.parent.mkdir(parents=True, exist_ok=True)
+            (aside / item.target.relative_to(out)).replace(item.target)
+        (aside / ORIGIN).replace(out / ORIGIN)
+    except PermissionError as error:
+        raise ExportRefused(f"{out} cannot be written: {error.strerror}. Choose another folder.") from error
+    except DiskFull:
+        raise
+    except OSError as error:
+        raise DiskFull(f"the export to {out} failed: {error}. Nothing was written; free some room.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        if made and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+    return ExportResult(tuple(item.target for item in plan), out / ORIGIN)
+
+
+# ---------------------------------------------------------------- helpers, in order of use
+
+
+@dataclass(frozen=True)
+class _Item:
+    case: Case
+    track: Track
+    target: Path
+
+
+def _plan(store: ProjectStore, out: Path, run: Run | None, format: str, what: str) -> list[_Item]:
+    if what not in WHAT or format not in FORMATS:
+        raise ExportRefused(
+            f"an export is of {', '.join(WHAT)} in format {', '.join(FORMATS)}, got {what!r} in {format!r}. Choose one."
+        )
+    if what != "corrected" and run is None:
+        raise NothingToDo(f"the {what} comes from a run, and none is complete. Train first: noisylabel train.")
+    several = len(store.tracks) > 1
+    items = []
+    for case in store.cases():
+        for track in store.tracks:
+            if track.name in case.labels:
+                folder = out / track.name if several else out
+                items.append(_Item(case, track, folder / _name(case.labels[track.name].path, format, what)))
+    if not items:
+        raise NothingToDo("no case of this project has labels, so there is nothing to export.")
+    return items
+
+
+def _name(source: Path, format: str, what: str) -> str:
+    suffix = extension(source)
+    stem = source.name[: len(source.name) - len(suffix)]
+    if what == "likelihood" and suffix in (".jpg", ".jpeg"):
+        suffix = ".png"
+    return stem + ("" if what == "corrected" else f"_{what}") + (FORMATS[format] or suffix)
+
+
+def _check_free(plan: Sequence[_Item], out: Path, overwrite: bool) -> None:
+    target = out.resolve()
+    for item in plan:
+        for source in (*item.case.images, *item.case.labels.values(), *item.case.raters.values()):
+            folder = source.path.resolve().parent
+            if target == folder or item.target.resolve() == source.path.resolve():
+                raise ExportRefused(f"{out} holds given files, which are never written. Choose another folder.")
+    there = [i.target for i in plan if i.target.exists()] + [p for p in (out / ORIGIN,) if p.exists()]
+    if there and not overwrite:
+        raise ExportRefused(
+            f"{len(there)} of the files exist already in {out}, {there[0].name} first. "
+            "Choose another folder, or allow it with --overwrite."
+        )
+    if len({i.target for i in plan}) < len(plan):
+        raise ExportRefused(f"two label files of the project have one name, and {out} can hold only one of them.")
+
+
+def _write(store: ProjectStore, item: _Item, aside: Path, out: Path, run: Run | None, what: str) -> dict[str, Any]:
+    """Write one volume aside, check that its grid is the source's, and say where it is from."""
+    source = item.case.labels[item.track.name]
+    path = aside / item.target.relative_to(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    events = store.events(item.case.id, item.track.name)
+    if what == "corrected":
+        given = load_labels(item.case, item.track)
+        labels = store.corrected(item.case.id, item.track.name, given)
+        _require_explained(given, labels, events, item)
+        _write_labels(source.path, labels, item.track, path)
+    elif run is not None:
+        stored = CaseScores(store.run_folder(run.id), item.case.id).read(f"{item.track.name}.{what}")
+        if stored is None:
+            raise NothingToDo(f"run {run.id} has no {what} of case {item.case.id!r}. Train or filter again.")
+        if what == "likelihood":
+            write_map(source.path, stored, path)
+        else:
+            _write_labels(source.path, stored, item.track, path)
+    differs = same_grid(read_header(path).geometry, item.case.geometry)
+    if differs:
+        raise ExportRefused(
+            f"{item.target.name} would not have the grid of its source: {differs}. Nothing was written; "
+            "export in the format of the source."
+        )
+    return {
+        "file": str(item.target.relative_to(out)),
+        "sha256": file_hash(path),
+        "case": item.case.id,
+        "track": item.track.name,
+        "source": str(source.path),
+        "source_sha256": source.sha256,
+        "events": [_event(e) for e in events] if what == "corrected" else [],
+    }
+
+
+def _write_labels(source: Path, labels: np.ndarray, track: Track, out: Path) -> None:
+    values = source_values(labels, track)
+    if extension(source) == extension(out):
+        write_labels(source, values, out)
+    elif read_header(source).geometry.unit == "mm":
+        write_like(source, values, out)
+    else:
+        write_volume(values, read_header(source).geometry, out)
+
+
+def _require_explained(given: np.ndarray, labels: np.ndarray, events: Sequence[Event], item: _Item) -> None:
+    if not events and not np.array_equal(given, labels):
+        raise ExportRefused(
+            f"case {item.case.id!r} differs from its given labels and no decision explains it. Nothing was written; "
+            "please report this."
+        )
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return {
+        "number": event.number,
+        "time": event.time,
+        "by": event.by,
+        "verdict": str(event.verdict),
+        "run": event.run,
+        "region": event.region,
+        "target": event.target,
+        "voxels": count(event.runs),
+        "voxels_changed": count(changed_runs(event.runs)),
+        "note": event.note,
+    }
+
+
+def _origin(
+    store: ProjectStore, run: Run | None, what: str, format: str, entries: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    named = {event["run"] for entry in entries for event in entry["events"] if event["run"]}
+    runs = [r for r in store.runs() if r.id in named or (run is not None and r.id == run.id)]
+    return {
+        "program": "napari-noisylabel",
+        "version": __version__,
+        "written": now(),
+        "project": store.name,
+        "what": what,
+        "format": format,
+        "not_a_medical_device": "for research; not for diagnosis or treatment",
+        "runs": [{**asdict(r), "state": str(r.state)} for r in runs],
+        "files": list(entries),
+    }

@@ -1,0 +1,169 @@
+"""The contract between a published method and the engine.
+
+A method answers at five moments; `loss` is the only one it must write:
+
+    on_run_start(run)      once, before the first epoch
+    on_epoch_start(run)    before each epoch's batches
+    loss(run, batch)       the loss of one batch, or None to skip the step
+    on_epoch_end(run)      after each epoch's batches
+    state_dict()           what a checkpoint must keep (and `load_state_dict`)
+
+The engine owns optimisers, batches, the backward pass, checkpoints and folds. One instance per
+fold. After every moment the engine writes verified voxels back into the working labels, so no
+method can change what a person decided. A network called on (B, C, *spatial) images gives an
+object with `logits` ((B, K, *spatial) per track) and `features` (B, F, *spatial).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_noisylabel.records import IGNORE, Track
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of a run: its name, its length, which networks it trains, what a batch is.
+
+    `networks` are indices into `run.networks`; `batch` is "patches" (default) or "images"
+    (whole cases at reduced size, for classifiers).
+    """
+
+    name: str
+    epochs: int
+    networks: tuple[int, ...] = (0,)
+    batch: str = "patches"
+
+
+@dataclass
+class Batch:
+    """Patches of training cases with everything known about each voxel.
+
+    images (B, C, *spatial) float32. Per track: `labels` (the labels the run started from) and
+    `working` (those that a method may have corrected), both (B, *spatial) int64 with `IGNORE`;
+    `verified` bool; `weight` float32: 0 where ignored, 1 where verified, else the method's own.
+    `extra[name][track]` are crops of the maps that the method attached to the run.
+    `case_ids` and `index` (B, 2*ndim: start, stop) say where a patch comes from; `views` names
+    the augmentation of each patch.
+    """
+
+    images: Tensor
+    labels: dict[str, Tensor]
+    working: dict[str, Tensor]
+    verified: dict[str, Tensor]
+    weight: dict[str, Tensor]
+    case_ids: tuple[str, ...]
+    index: Tensor
+    views: tuple[str, ...]
+    extra: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def ignore(self, track: str) -> Tensor:
+        """(B, *spatial) bool: voxels without annotation."""
+        return self.labels[track] == IGNORE
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """An evaluation pass over one case: probs (K, *spatial) float16 per track, features maybe."""
+
+    case: str
+    probs: Mapping[str, np.ndarray]
+    features: np.ndarray | None = None
+
+
+class FoldRun(Protocol):
+    """What a method may ask of the fold it is part of, so that none needs a loop of its own."""
+
+    epoch: int
+    epochs: int
+    stage: Stage
+    tracks: tuple[Track, ...]
+    case_ids: tuple[str, ...]
+    spacing: Mapping[str, tuple[float, ...]]
+    device: torch.device
+    networks: list[nn.Module]
+    ema: list[nn.Module] | None
+    labels: Mapping[str, Mapping[str, np.ndarray]]  # labels[case][track], read-only
+    verified: Mapping[str, Mapping[str, np.ndarray | None]]
+    working_labels: dict[str, dict[str, np.ndarray]]
+    rng: np.random.Generator
+
+    def add_parameters(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+        """Let the optimiser of this stage train `parameters` too, with a rate of their own."""
+
+    def restart(self, network: int | None = None) -> None:
+        """New weights and a fresh optimiser, for one network or all."""
+
+    def predict(
+        self, cases: Sequence[str] | None = None, views: Sequence[str] = ("",), features: bool = False,
+        network: int | None = None,
+    ) -> Iterable[Prediction]:
+        """Evaluation pass (EMA weights where they are kept) over training cases, one at a time.
+
+        `views` are averaged: "" as is, "flip0".. flips of an axis, "scale0.7".. other scales.
+        """
+
+    def attach(self, name: str, case: str, track: str, values: np.ndarray) -> None:
+        """Keep a map of the case, (*spatial); batches carry its crops in `batch.extra[name]`."""
+
+
+class Method:
+    """Base of all methods. Holds no data and saves no file; state is what `state_dict` gives."""
+
+    name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    n_networks: ClassVar[int] = 1
+    uses_ema: ClassVar[bool] = True
+
+    def stages(self, epochs: int) -> tuple[Stage, ...]:
+        """The stretches of a run of `epochs` epochs. One, unless the method says otherwise."""
+        return (Stage("train", epochs, tuple(range(self.n_networks))),)
+
+    def on_run_start(self, run: FoldRun) -> None:
+        """Before the first epoch."""
+
+    def on_epoch_start(self, run: FoldRun) -> None:
+        """Before each epoch's batches."""
+
+    def loss(self, run: FoldRun, batch: Batch) -> Tensor | None:
+        """The loss of one batch, or None to skip the step."""
+        raise NotImplementedError
+
+    def on_epoch_end(self, run: FoldRun) -> None:
+        """After each epoch's batches."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON values, tensors and arrays (nested dicts and lists of them), never code."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+
+    def inner(self) -> dict[str, Any]:
+        """The inner state worth a curve: JSON values, reported each epoch."""
+        return {}
+
+    def propose(self, track: Track, probs: np.ndarray) -> np.ndarray:
+        """Suggested class per voxel, (*spatial) uint8, from out-of-fold probs (K, *spatial)."""
+        return probs.argmax(0).astype(np.uint8)
+
+    def score(self, track: Track, probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """What is measured per voxel, (*spatial) float32 in nats, high = suspicious.
+
+        By default the out-of-fold cross-entropy of the label; 0 where ignored.
+        """
+        safe = np.where(labels == IGNORE, 0, labels)
+        p = np.take_along_axis(probs, safe[None].astype(np.int64), axis=0)[0].astype(np.float32)
+        out = -np.log(np.clip(p, 1e-7, 1.0))
+        out[labels == IGNORE] = 0
+        return out
+
+
+MethodFactory = Callable[[Any], Method]

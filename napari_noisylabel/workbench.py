@@ -1,0 +1,588 @@
+"""The flow in six verbs: open, score, propose, review, retrain, export. Start reading here.
+
+`Workbench` joins the project folder, the worker and the session that the window follows. Widgets,
+the command line, scripts and tests all go through it.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_noisylabel.arrays import labels as voxel_runs
+from napari_noisylabel.arrays.labels import VoxelRuns
+from napari_noisylabel.arrays.likelihood import bin_edges
+from napari_noisylabel.engine.casemaps import CaseScores
+from napari_noisylabel.engine.filter import FilterRequest, likelihood_counts, read_result, refilter
+from napari_noisylabel.engine.settings import check_engine
+from napari_noisylabel.engine.source import given_of
+from napari_noisylabel.engine.spec import RunSpec, library_versions, write_spec
+from napari_noisylabel.engine.watch import Watch, last_report, worker_is_alive
+from napari_noisylabel.engine.worker import FILTER_REQUEST
+from napari_noisylabel.errors import BadSetting, NotAProject, NothingToDo, ProjectError, UnknownName
+from napari_noisylabel.export import ExportResult, export_project
+from napari_noisylabel.io.cases import load_file, load_image
+from napari_noisylabel.methods import method_info
+from napari_noisylabel.records import (
+    CaseView,
+    Event,
+    Region,
+    RegionState,
+    Report,
+    Run,
+    RunState,
+    Verdict,
+)
+from napari_noisylabel.session import Counters, ReviewSession, Scores
+from napari_noisylabel.store import ProjectStore
+from napari_noisylabel.store.events import now, redoing, undoing
+from napari_noisylabel.store.files import write_json
+
+ORDERS: Mapping[str, Callable[[Region], Any]] = {
+    "gain": lambda r: (-r.gain, r.id),
+    "likelihood": lambda r: (-r.likelihood, -r.voxels, r.id),
+    "size": lambda r: (-r.voxels, r.id),
+    "case": lambda r: (r.case, r.track, -r.gain, r.id),
+}
+
+
+class Workbench:
+    """One project under review. `session` is what a window shows; `store` what the disk holds."""
+
+    def __init__(self, session: ReviewSession | None = None) -> None:
+        self.session = session or ReviewSession()
+        self._store: ProjectStore | None = None
+        self._watch: Watch | None = None
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="noisylabel")
+        self._ingest: Future[tuple[Report, bool]] | None = None
+        self._labels: dict[str, np.ndarray] = {}  # corrected labels of the case shown, without strokes
+
+    # ------------------------------------------------------------ the six verbs
+
+    def open(self, folder: Path | str, *, read_only: bool = False, by: str = "") -> ReviewSession:
+        """Open a project: its cases, structures, runs and events.
+
+        Runs whose worker ended while nobody watched are taken in, or marked as interrupted.
+        Raises NotAProject, NewerSchema, ProjectLocked, ReadOnlyProject.
+        """
+        self.close_project()
+        self._store = store = ProjectStore.open(Path(folder), read_only=read_only)
+        session = self.session
+        session.project, session.name, session.read_only = store.folder, store.name, store.read_only
+        session.by = by or _login_name()
+        session.tracks, session.cases = store.tracks, store.cases()
+        session.track = store.tracks[0].name if store.tracks else ""
+        if not store.read_only:
+            self._settle_runs()
+        session.runs = store.runs()
+        latest = store.latest_complete_run()
+        if latest is not None:
+            self.score(latest.id)
+        else:
+            self._show_queue()
+        return session
+
+    def score(self, run: str | None = None) -> Run:
+        """Make a complete run the current one: its histograms, its filter, its regions.
+
+        Raises NothingToDo where no run is complete, UnknownName.
+        """
+        chosen = self._complete_run(run)
+        self.session.run = chosen
+        self.session.filter = self.store.latest_filter(chosen.id)
+        self.session.scores = self._scores(chosen)
+        self._show_queue()
+        return chosen
+
+    def propose(
+        self, level: str = "case", threshold: float = 0.0, run: str | None = None
+    ) -> tuple[Region, ...]:
+        """Filter the stored scores again and rebuild the regions, in this process.
+
+        `threshold` 0 takes the level's default. Returns the open regions, best first.
+        """
+        chosen = self._complete_run(run)
+        for _ in refilter(self.store, self.store.run_folder(chosen.id), FilterRequest(chosen.id, level, threshold)):
+            pass
+        self._take_in(chosen.id)
+        self.score(chosen.id)
+        return self.session.queue
+
+    def review(
+        self,
+        verdict: Verdict,
+        region: int | None = None,
+        *,
+        by: str = "",
+        case: str = "",
+        track: str = "",
+        labels: np.ndarray | Path | str | None = None,
+        note: str = "",
+    ) -> Event:
+        """Write a decision to the log; it is on the disk, and in the labels shown, when this returns.
+
+        Parameters
+        ----------
+        verdict : ACCEPTED, REJECTED, UNSURE and EDITED act on `region` (default: the one under
+            review); VERIFIED on `case` and `track`; UNDONE and REDONE on the log.
+        labels : EDITED: the painted class indices of the case shown, (*spatial); VERIFIED: a
+            file that replaces the labels of the case.
+
+        Raises NothingToDo, UnknownName, ReadOnlyProject; nothing has changed then.
+        """
+        event = self._event(Verdict(verdict), region, by or self.session.by, case, track, labels, note)
+        written = self.store.append(event)
+        self._follow(written)
+        return written
+
+    def retrain(
+        self,
+        method: str = "self-cleansing",
+        *,
+        settings: Mapping[str, Any] | None = None,
+        engine: Mapping[str, Any] | None = None,
+        epochs: int = 0,
+        folds: int = 2,
+        seed: int = 0,
+        device: str = "auto",
+        resume: str = "",
+    ) -> Watch:
+        """Start a run on the current labels in a process of its own; the first run starts here too.
+
+        `epochs` 0 lets the size of the data decide. `resume` goes on with an interrupted run.
+        Raises UnknownName, BadSetting, ReadOnlyProject.
+        """
+        if self._watch is not None and self._watch.is_alive:
+            raise ProjectError(f"one run at a time: {self._watch.run_id} is at work. Stop it, or wait for its end.")
+        if resume:
+            run = self._resumable(resume)
+        else:
+            run = self._new_run(method, settings or {}, engine or {}, epochs, folds, seed, device)
+        return self._start(run.id, "train")
+
+    def export(
+        self, out: Path | str, *, format: str = "same", what: str = "corrected", overwrite: bool = False
+    ) -> ExportResult:
+        """Write volumes in the geometry of their sources, and `origin.json` beside them.
+
+        `what` is "corrected", "likelihood" or "proposal". Raises ExportRefused, DiskFull.
+        """
+        return export_project(self.store, Path(out), self.session.run, format=format, what=what, overwrite=overwrite)
+
+    # ------------------------------------------------------------ beside the verbs
+
+    @property
+    def store(self) -> ProjectStore:
+        """The open project. Raises NotAProject."""
+        if self._store is None:
+            raise NotAProject("no project is open. Open one, or make one with `noisylabel new`.")
+        return self._store
+
+    @property
+    def watch(self) -> Watch | None:
+        """The worker that runs now or ran last."""
+        return self._watch
+
+    def start_propose(self, level: str = "case", threshold: float = 0.0) -> Watch:
+        """Filter again in the worker; `poll` takes the regions in when it is done."""
+        run = self._complete_run(self.session.run.id if self.session.run else None)
+        request = FilterRequest(run.id, level, threshold).checked()
+        write_json(
+            self.store.run_folder(run.id) / FILTER_REQUEST,
+            {"run": run.id, "level": str(request.level), "threshold": request.threshold},
+        )
+        return self._start(run.id, "filter")
+
+    def poll(self) -> list[Report]:
+        """Take what the worker reported into the session. Quick; to be called every 100 ms."""
+        reports = self._watch.poll() if self._watch is not None else []
+        for report in reports:
+            self._hear(report)
+        if self._ingest is not None and self._ingest.done():
+            finished, self._ingest = self._ingest, None
+            self._finish(*finished.result())
+        return reports
+
+    def wait(self) -> Iterator[Report]:
+        """All reports of the run at work, until its regions are in the project."""
+        watch = self._watch
+        if watch is None:
+            return
+        for report in watch.wait():
+            self._hear(report)
+            yield report
+        if self._ingest is not None:
+            finished, self._ingest = self._ingest, None
+            self._finish(*finished.result())
+
+    def stop(self) -> None:
+        """Ask the worker to stop; within a second it has."""
+        if self._watch is not None:
+            self._watch.stop()
+
+    def load(self, case_id: str) -> CaseView:
+        """Read a case from the disk: image, labels, maps. Slow for large cases: call it aside."""
+        case = self.store.case(case_id)
+        given = {t.name: a for t, a in given_of(self.store.tracks, case).items()}
+        run = self.session.run
+        scores = CaseScores(self.store.run_folder(run.id), case_id) if run is not None else None
+        corrected = {t: self.store.corrected(case_id, t, a) for t, a in given.items()}
+        for track, array in corrected.items():
+            draft = self.store.draft(case_id, track)
+            if draft is not None:
+                voxel_runs.apply_runs(array, draft)
+        return CaseView(
+            case=case,
+            images=tuple(_read_only(channel) for channel in load_image(case)),
+            given={t: _read_only(a) for t, a in given.items()},
+            corrected=corrected,
+            likelihood=_stored(scores, "likelihood", given),
+            proposal=_stored(scores, "proposal", given),
+        )
+
+    def show(self, view: CaseView) -> None:
+        """Make a loaded case the one on the screen."""
+        self._labels = {t: self.store.corrected(view.case.id, t, a) for t, a in view.given.items()}
+        self.session.draft = any(self.store.draft(view.case.id, t) is not None for t in view.given)
+        self.session.view = view
+
+    def select(self, index: int) -> Region | None:
+        """Move the cursor of the queue; the region it is on now."""
+        self.session.cursor = int(np.clip(index, 0, max(0, len(self.session.queue) - 1)))
+        return self.session.current
+
+    def sort(self, order: str = "gain", seed: int = 0) -> tuple[Region, ...]:
+        """Order the queue by gain, likelihood, size, case or random. Raises UnknownName."""
+        self.session.queue = sort_regions(self.session.queue, order, seed)
+        return self.session.queue
+
+    def save_draft(self, track: str, labels: np.ndarray) -> None:
+        """Keep the strokes on the labels of the case shown; they survive a crash, and decide nothing."""
+        view = self._view()
+        self.store.save_draft(view.case.id, track, _changes(self._labels[track], labels))
+        self.session.draft = True
+
+    def discard_draft(self, track: str) -> None:
+        """Forget the strokes; the labels shown are those of the log again."""
+        view = self._view()
+        self.store.clear_draft(view.case.id, track)
+        view.corrected[track][...] = self._labels[track]
+        self.session.draft = False
+
+    def accept_all(
+        self, *, run: str | None = None, min_likelihood: float | None = None, by: str = ""
+    ) -> tuple[list[Event], int]:
+        """Accept every open region of cases that are not held out, from a likelihood on.
+
+        Returns the events and how many voxels they changed. Raises NothingToDo.
+        """
+        if run is not None:
+            self.score(run)
+        limit = min_likelihood
+        if limit is None:
+            limit = self.session.filter.threshold if self.session.filter is not None else 0.0
+        chosen = [r for r in self.session.queue if r.likelihood >= limit - 1e-6]
+        if not chosen:
+            raise NothingToDo(
+                f"no open region has a likelihood of {limit:g} or more: nothing was accepted. Lower --min-likelihood, "
+                "or filter again with a lower threshold."
+            )
+        events = [self._append_verdict(r, Verdict.ACCEPTED, by or self.session.by) for r in chosen]
+        self._show_queue()
+        return events, sum(voxel_runs.count(voxel_runs.changed_runs(e.runs)) for e in events)
+
+    def affinity(self, case_id: str, index: Sequence[int], axis: int = 0) -> np.ndarray:
+        """Which pixels the network believes belong with one voxel: cosine of the run's features.
+
+        `index` is a voxel of the file's array. Returns the slice through it across `axis`
+        (the whole image in 2-D), float32 in [-1, 1]. Raises NothingToDo without features.
+        """
+        run = self._complete_run(self.session.run.id if self.session.run else None)
+        stored = CaseScores(self.store.run_folder(run.id), case_id).open("features")
+        if stored is None:
+            raise NothingToDo(f"run {run.id} kept no features of case {case_id!r}. Train again, then ask for affinity.")
+        shape = self.store.case(case_id).geometry.shape
+        steps = [-(-n // m) for n, m in zip(shape, stored.shape[1:], strict=True)]
+        at = [int(i) // s for i, s in zip(index, steps, strict=True)]
+        flat = len(shape) == 2
+        within = [slice(None) if flat or a != axis else at[a] for a in range(len(shape))]
+        plane = np.asarray(stored[(slice(None), *within)], np.float32)
+        own = np.asarray(stored[(slice(None), *at)], np.float32)
+        norms = np.maximum(np.linalg.norm(plane, axis=0) * np.linalg.norm(own), 1e-6)
+        cosine = np.tensordot(own, plane, axes=1) / norms
+        kept = [a for a in range(len(shape)) if flat or a != axis]
+        for i, a in enumerate(kept):
+            cosine = np.repeat(cosine, steps[a], axis=i)
+        return cosine[tuple(slice(0, shape[a]) for a in kept)].astype(np.float32)
+
+    def close_project(self) -> None:
+        """Let go of the project. A worker goes on; see `stop`."""
+        if self._ingest is not None:
+            self._ingest.result()
+            self._ingest = None
+        if self._store is not None:
+            self._store.close()
+        self._store, self._watch, self._labels = None, None, {}
+        session = self.session
+        session.view, session.run, session.filter, session.scores = None, None, None, None
+        session.queue, session.runs, session.cases, session.tracks = (), (), (), ()
+        session.progress, session.curve, session.project = None, (), None
+
+    def close(self) -> None:
+        """Let go of everything. A worker goes on; see `stop`."""
+        self.close_project()
+        self._aside.shutdown()
+
+    # ------------------------------------------------------------ decisions
+
+    def _event(
+        self, verdict: Verdict, region: int | None, by: str, case: str, track: str, labels: Any, note: str
+    ) -> Event:
+        if verdict in (Verdict.UNDONE, Verdict.REDONE):
+            return self._turn_back(verdict, by, note)
+        if verdict is Verdict.VERIFIED:
+            return self._verify(by, case, track, labels, note)
+        if verdict is Verdict.EDITED:
+            return self._edit(by, region, track, labels, note)
+        return self._decide(self._region(region), verdict, by, note)
+
+    def _decide(self, region: Region, verdict: Verdict, by: str, note: str = "") -> Event:
+        runs = self.store.region_runs(region.id)
+        if verdict is Verdict.REJECTED:
+            runs = VoxelRuns(runs.starts, runs.lengths, runs.before, runs.before)
+        elif verdict is Verdict.UNSURE:
+            runs = voxel_runs.empty_runs()
+        return Event(0, now(), by, verdict, region.case, region.track, runs, region.run, region.id, 0, note)
+
+    def _edit(self, by: str, region: int | None, track: str, labels: Any, note: str) -> Event:
+        view = self._view()
+        track = track or self.session.track
+        if labels is None:
+            labels = view.corrected[track]
+        current = self.session.current if region is None else self.store.region(region)
+        own = current if current is not None and (current.case, current.track) == (view.case.id, track) else None
+        decided = None if own is None else self.store.region_runs(own.id)
+        runs = _changes(self._labels[track], np.asarray(labels), decided)
+        if not voxel_runs.count(runs):
+            raise NothingToDo("an edit changes at least one voxel, and nothing was painted. Paint, then apply.")
+        run = own.run if own is not None else ""
+        return Event(0, now(), by, Verdict.EDITED, view.case.id, track, runs, run, own.id if own else 0, 0, note)
+
+    def _verify(self, by: str, case_id: str, track: str, labels: Any, note: str) -> Event:
+        case = self.store.case(case_id or self._view().case.id)
+        name = track or self.session.track
+        chosen = self.store.track(name)
+        given = {t.name: a for t, a in given_of((chosen,), case).items()}
+        if name not in given:
+            raise UnknownName(f"case {case.id!r} has no labels of track {name!r}, so there is nothing to verify.")
+        before = self.store.corrected(case.id, name, given[name])
+        after = before if labels is None else load_file(labels, case, chosen)
+        runs = voxel_runs.encode_runs(np.ones(before.shape, bool), before, after)
+        return Event(0, now(), by, Verdict.VERIFIED, case.id, name, runs, note=note)
+
+    def _turn_back(self, verdict: Verdict, by: str, note: str) -> Event:
+        undo = verdict is Verdict.UNDONE
+        target = self.store.undo_target() if undo else self.store.redo_target()
+        if target is None:
+            word = "undo" if undo else "redo"
+            raise NothingToDo(f"there is no decision to {word}. Nothing has changed.")
+        return (undoing if undo else redoing)(target, by, note=note)
+
+    def _append_verdict(self, region: Region, verdict: Verdict, by: str) -> Event:
+        written = self.store.append(self._decide(region, verdict, by))
+        self._apply(written)
+        return written
+
+    def _apply(self, event: Event) -> None:
+        """Bring the labels on the screen to what the log says."""
+        view = self.session.view
+        if view is None or view.case.id != event.case or event.track not in self._labels:
+            return
+        voxel_runs.apply_runs(self._labels[event.track], event.runs)
+        voxel_runs.apply_runs(view.corrected[event.track], event.runs)
+        if event.verdict is Verdict.EDITED:
+            self.session.draft = False
+
+    def _follow(self, event: Event) -> None:
+        self._apply(event)
+        cursor = self.session.cursor
+        self._show_queue(keep_order=True)
+        self.session.cursor = min(cursor, max(0, len(self.session.queue) - 1))
+
+    def _region(self, region: int | None) -> Region:
+        if region is not None:
+            return self.store.region(region)
+        if self.session.current is None:
+            raise NothingToDo("the queue is empty: there is no region to decide on. Filter again, or train.")
+        return self.session.current
+
+    def _view(self) -> CaseView:
+        if self.session.view is None:
+            raise NothingToDo("no case is on the screen. Choose one first.")
+        return self.session.view
+
+    # ------------------------------------------------------------ runs
+
+    def _new_run(
+        self, method: str, settings: Mapping[str, Any], engine: Mapping[str, Any], epochs: int, folds: int, seed: int,
+        device: str,
+    ) -> Run:  # fmt: skip
+        info = method_info(method)
+        checked, checked_engine = info.check(settings).model_dump(), check_engine(engine).model_dump()
+        if folds < 2 or epochs < 0 or seed < 0:
+            raise BadSetting(
+                f"a run has at least 2 folds and no negative epochs or seed, got folds {folds}, epochs {epochs}, "
+                f"seed {seed}. Out-of-fold scores need the second fold."
+            )
+        store = self.store
+        run = store.add_run(
+            Run("", method, checked, checked_engine, seed, folds, epochs, store.label_version, RunState.RUNNING, now())
+        )
+        spec = RunSpec(
+            run.id, method, checked, checked_engine, seed, folds, epochs, device, run.label_version, library_versions()
+        )
+        write_spec(store.run_folder(run.id), spec)
+        return run
+
+    def _resumable(self, run_id: str) -> Run:
+        run = self.store.run(run_id)
+        if run.state == RunState.COMPLETE:
+            raise NothingToDo(f"run {run_id} is complete, there is nothing to resume. Start a new run.")
+        return self.store.set_run(run_id, state=RunState.RUNNING, message="")
+
+    def _start(self, run_id: str, task: str) -> Watch:
+        self._watch = Watch(self.store.folder, run_id, task)
+        self.session.runs = self.store.runs()
+        self.session.curve = ()
+        self.session.progress = Report(run_id, "start", message="starting" if task == "train" else "filtering")
+        return self._watch
+
+    def _hear(self, report: Report) -> None:
+        """One report of the worker into the session, and into the project when it is the last."""
+        session = self.session
+        if report.kind == "epoch":
+            session.curve = (*session.curve, report)
+        if report.kind == "start" and report.epochs:
+            self.store.set_run(report.run, epochs=report.epochs)
+        if report.kind == "done":
+            trained = self._watch is None or self._watch.task == "train"
+            self._ingest = self._aside.submit(lambda: (report, self._take_in(report.run, trained)))
+            session.progress = replace(report, kind="phase", stage="taking the regions in")
+            return
+        session.progress = report
+        training = self._watch is not None and self._watch.task == "train"
+        if report.kind in ("stopped", "failed") and training:
+            state = RunState.FAILED if report.kind == "failed" else RunState.INTERRUPTED
+            self.store.set_run(report.run, state=state, message=report.message, finished=now())
+            session.runs = self.store.runs()
+            session.notice = f"{report.run}: {report.message}"
+
+    def _take_in(self, run_id: str, complete: bool = False) -> bool:
+        """Put the regions that a worker left into the project. Runs aside; touches no session."""
+        store = self.store
+        result = read_result(store.run_folder(run_id))
+        store.replace_open_regions(run_id, result.regions, result.voxels)
+        store.add_filter(result.filter)
+        if complete:
+            store.set_run(run_id, state=RunState.COMPLETE, finished=now())
+        return complete
+
+    def _finish(self, report: Report, trained: bool) -> None:
+        self.session.runs = self.store.runs()
+        self.score(report.run)
+        self.session.progress = report
+        found = len(self.session.queue)
+        self.session.notice = f"{report.run}: {report.message}, {found} regions to look at"
+
+    def _settle_runs(self) -> None:
+        """Runs that nobody watched to their end: take in those that are done, mark the others."""
+        for run in self.store.runs():
+            if run.state != RunState.RUNNING:
+                continue
+            end = last_report(self.store.run_folder(run.id))
+            if end is not None and end.kind == "done":
+                self._take_in(run.id, complete=True)
+            elif end is not None and end.kind == "failed":
+                self.store.set_run(run.id, state=RunState.FAILED, message=end.message)
+            elif not worker_is_alive(self.store.run_folder(run.id)):
+                self.store.set_run(run.id, state=RunState.INTERRUPTED, message="interrupted; it can be resumed")
+
+    def _complete_run(self, run: str | None) -> Run:
+        found = self.store.run(run) if run else self.store.latest_complete_run()
+        if found is None:
+            raise NothingToDo("no run is complete yet, so there are no scores. Train first: noisylabel train.")
+        if found.state != RunState.COMPLETE:
+            raise NothingToDo(f"run {found.id} is {found.state}, without scores. Resume it, or choose another run.")
+        return found
+
+    # ------------------------------------------------------------ the session
+
+    def _show_queue(self, keep_order: bool = False) -> None:
+        store, session = self.store, self.session
+        run = session.run
+        held_out = {c.id for c in store.cases() if c.held_out}
+        regions = store.regions(run=run.id) if run is not None else ()
+        own = {r.id: r for r in regions if r.state == RegionState.OPEN and r.case not in held_out}
+        if keep_order:
+            kept = [own.pop(r.id) for r in session.queue if r.id in own]
+            session.queue = (*kept, *sort_regions(tuple(own.values()), "gain"))
+        else:
+            session.queue = sort_regions(tuple(own.values()), "gain")
+            session.cursor = 0
+        decided = [r for r in regions if r.state not in (RegionState.OPEN, RegionState.GONE)]
+        changed = sum(r.ml for r in decided if r.state in (RegionState.ACCEPTED, RegionState.EDITED))
+        session.counters = Counters(len(decided), len(session.queue), changed)
+
+    def _scores(self, run: Run) -> Scores:
+        """Histograms over the training cases, for the filter panel."""
+        folder = self.store.run_folder(run.id)
+        counts: dict[str, np.ndarray] = {}
+        for case in (c for c in self.store.cases() if not c.held_out):
+            own = CaseScores(folder, case.id)
+            if own.complete:
+                for track, statistics in own.statistics().items():
+                    counts[track] = counts.get(track, 0) + statistics.histogram
+        return Scores(bin_edges(), counts, likelihood_counts(folder))
+
+
+def sort_regions(regions: Sequence[Region], order: str, seed: int = 0) -> tuple[Region, ...]:
+    """Regions by "gain", "likelihood", "size", "case" or "random". Raises UnknownName."""
+    if order == "random":
+        by_id = sorted(regions, key=lambda r: r.id)
+        return tuple(by_id[i] for i in np.random.default_rng(seed).permutation(len(by_id)))
+    if order not in ORDERS:
+        raise UnknownName(f"there is no order {order!r}. The orders are: {', '.join([*ORDERS, 'random'])}.")
+    return tuple(sorted(regions, key=ORDERS[order]))
+
+
+def _changes(before: np.ndarray, after: np.ndarray, region: VoxelRuns | None = None) -> VoxelRuns:
+    """What differs between two label maps, and the voxels of a region with them."""
+    mask = before != after
+    if region is not None:
+        mask |= voxel_runs.runs_mask(region, before.shape)
+    return voxel_runs.encode_runs(mask, before, after)
+
+
+def _stored(scores: CaseScores | None, name: str, tracks: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    if scores is None:
+        return {}
+    found = {t: scores.read(f"{t}.{name}") for t in tracks}
+    return {t: _read_only(a) for t, a in found.items() if a is not None}
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a user entry
+        return "unknown"
