@@ -23,7 +23,7 @@ from napari_noisylabel.engine.filter import FilterRequest, likelihood_counts, re
 from napari_noisylabel.engine.settings import check_engine
 from napari_noisylabel.engine.source import given_of
 from napari_noisylabel.engine.spec import RunSpec, library_versions, write_spec
-from napari_noisylabel.engine.watch import Watch, last_report, worker_is_alive
+from napari_noisylabel.engine.watch import Watch, last_report
 from napari_noisylabel.engine.worker import FILTER_REQUEST
 from napari_noisylabel.errors import BadSetting, NotAProject, NothingToDo, ProjectError, UnknownName
 from napari_noisylabel.export import ExportResult, export_project
@@ -501,7 +501,7 @@ class Workbench:
         self.session.notice = f"{report.run}: {report.message}, {found} regions to look at"
 
     def _settle_runs(self) -> None:
-        """Runs that nobody watched to their end: take in those that are done, mark the others."""
+        """Runs that nobody watched to their end: take in those that are done, watch those at work, mark the others."""
         for run in self.store.runs():
             if run.state != RunState.RUNNING:
                 continue
@@ -510,8 +510,10 @@ class Workbench:
                 self._take_in(run.id, complete=True)
             elif end is not None and end.kind == "failed":
                 self.store.set_run(run.id, state=RunState.FAILED, message=end.message)
-            elif not worker_is_alive(self.store.run_folder(run.id)):
-                self.store.set_run(run.id, state=RunState.INTERRUPTED, message="interrupted; it can be resumed")
+            else:
+                self._watch = Watch.attach(self.store.folder, run.id)
+                if self._watch is None:
+                    self.store.set_run(run.id, state=RunState.INTERRUPTED, message="interrupted; it can be resumed")
 
     def _complete_run(self, run: str | None) -> Run:
         found = self.store.run(run) if run else self.store.latest_complete_run()

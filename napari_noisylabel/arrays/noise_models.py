@@ -118,7 +118,8 @@ def _markov(job: ClassJob) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def _boundary(job: ClassJob) -> tuple[np.ndarray, dict[str, Any]]:
-    out, grown = np.zeros_like(job.mask), []
+    out = np.zeros_like(job.mask)
+    grown: list[bool] = []
     for at, obj, spacing in job.objects():
         if job.grid.axis is None or not grown:  # slices of one object go the same way
             grown.append(bool(job.rng.random() < job.settings["grow"]))
@@ -135,7 +136,7 @@ def _wave(obj: np.ndarray, job: ClassJob, spacing: Sequence[float]) -> np.ndarra
     length_mm = job.settings["wave"] * equal_radius(float(obj.sum() * np.prod(spacing)), obj.ndim)
     field = job.rng.standard_normal(obj.shape, dtype=np.float32)
     field = ndimage.gaussian_filter(field, [length_mm / s for s in spacing], mode="nearest")
-    return field / max(float(field.std()), 1e-12)
+    return (field - field.mean()) / max(float(field.std()), 1e-12)
 
 
 def _flip_until(obj: np.ndarray, covered: np.ndarray, when: np.ndarray, dice: float) -> np.ndarray:
@@ -143,8 +144,8 @@ def _flip_until(obj: np.ndarray, covered: np.ndarray, when: np.ndarray, dice: fl
     at = np.flatnonzero((when > 0) & np.isfinite(when) & ~covered)
     at = at[np.argsort(when.reshape(-1)[at], kind="stable")]
     inside = obj.reshape(-1)[at]
-    size, lost = int(obj.sum()), int((obj & covered).sum())
-    lost = lost + np.concatenate([[0], np.cumsum(inside)])
+    size = int(obj.sum())
+    lost = int((obj & covered).sum()) + np.concatenate([[0], np.cumsum(inside)])
     added = np.concatenate([[0], np.cumsum(~inside)])
     reached = 2 * (size - lost) / (2 * size - lost + added)
     out = obj.copy()

@@ -76,8 +76,8 @@ def ellipsoid(
     if voxels < 1 or not room.any():
         return np.zeros_like(room)
     depth_mm = distance(np.pad(room, 1), spacing)[(slice(1, -1),) * room.ndim]
-    radius_mm = 1.25 * equal_radius(voxels * float(np.prod(spacing)), room.ndim)
-    centers = np.argwhere(depth_mm >= min(radius_mm, float(depth_mm.max())))
+    longest_mm = 1.35 * equal_radius(voxels * float(np.prod(spacing)), room.ndim) + 1.5 * max(spacing)
+    centers = np.argwhere(depth_mm >= min(longest_mm, float(depth_mm.max())))
     center = centers[rng.integers(len(centers))] + rng.uniform(-0.5, 0.5, room.ndim)
     stretch = np.asarray(spacing) * rng.uniform(0.8, 1.25, room.ndim)
     at = np.argwhere(room)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -25,32 +26,36 @@ WORKER_PID = "worker.pid"
 class Watch:
     """A worker and what it reports. Reports of an earlier life of the run are skipped.
 
-    `task` is "train" or "filter". The worker outlives this object once it is detached.
+    `task` is "train" or "filter". The worker outlives this object, and `attach` finds it again.
     """
 
-    def __init__(self, project: Path, run_id: str, task: str = "train") -> None:
+    def __init__(self, project: Path, run_id: str, task: str = "train", *, attach: bool = False) -> None:
         self.run_id, self.task = run_id, task
         self._folder = project / "runs" / run_id
-        stop_file(self._folder, task).unlink(missing_ok=True)
-        self._reader = JournalReader(journal_file(self._folder, task))
-        if task == "train":
-            cut_back(self._folder)
-        else:
-            journal_file(self._folder, task).unlink(missing_ok=True)
         self._stop_asked = 0.0
         self._ended = False
-        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-        with open(self._folder / WORKER_LOG, "ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "napari_noisylabel.engine.worker", str(project), run_id, "--task", task],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
-            )  # fmt: skip
-        (self._folder / WORKER_PID).write_text(str(self._process.pid), encoding="utf-8")
+        self._process: psutil.Process | psutil.Popen
+        if attach:
+            self._process = psutil.Process(_pid(self._folder))
+        else:
+            self._clear_traces()
+            self._process = self._started(project)
+        self._reader = JournalReader(journal_file(self._folder, task))
+
+    @classmethod
+    def attach(cls, project: Path, run_id: str) -> Watch | None:
+        """Watch a training worker that another program, or an earlier life of this one, has started."""
+        return cls(project, run_id, attach=True) if worker_is_alive(project / "runs" / run_id) else None
 
     @property
     def is_alive(self) -> bool:
         """True while the worker's process runs."""
-        return self._process.poll() is None
+        if isinstance(self._process, psutil.Popen):
+            return self._process.poll() is None
+        try:
+            return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
 
     @property
     def pid(self) -> int:
@@ -79,7 +84,8 @@ class Watch:
             yield from self.poll()
             if not self._ended:
                 time.sleep(POLL_S)
-        self._process.wait()
+        if isinstance(self._process, psutil.Popen):
+            self._process.wait()
 
     def stop(self) -> None:
         """Ask the worker to stop; `poll` sees to it that it does."""
@@ -94,20 +100,41 @@ class Watch:
             self._press()
             time.sleep(0.02)
 
+    def _clear_traces(self) -> None:
+        """Take back what an earlier life of this task left, before the new one says a word."""
+        stop_file(self._folder, self.task).unlink(missing_ok=True)
+        if self.task == "train":
+            cut_back(self._folder)
+        else:
+            journal_file(self._folder, self.task).unlink(missing_ok=True)
+
+    def _started(self, project: Path) -> psutil.Popen:
+        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-m", "napari_noisylabel.engine.worker", str(project), self.run_id]
+        with open(self._folder / WORKER_LOG, "ab") as log:
+            process = psutil.Popen(
+                [*command, "--task", self.task], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+                start_new_session=True,
+            )  # fmt: skip
+        if self.task == "train":
+            (self._folder / WORKER_PID).write_text(str(process.pid), encoding="utf-8")
+        return process
+
     def _press(self) -> None:
         if not self._stop_asked or not self.is_alive:
             return
         waited = time.monotonic() - self._stop_asked
-        if waited > KILL_AFTER_S:
-            self._process.kill()
-        elif waited > TERMINATE_AFTER_S:
-            self._process.terminate()
+        with suppress(psutil.NoSuchProcess):  # it ended in between
+            if waited > KILL_AFTER_S:
+                self._process.kill()
+            elif waited > TERMINATE_AFTER_S:
+                self._process.terminate()
 
     def _obituary(self) -> Report:
         if self._stop_asked:
             return Report(self.run_id, "stopped", message="stopped; it can be resumed")
-        code = self._process.returncode
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        code = getattr(self._process, "returncode", None)
+        how = "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         return Report(
             self.run_id, "stopped",
             message=f"the worker {how} without a word; the run is interrupted and can be resumed. "
@@ -124,8 +151,11 @@ def last_report(folder: Path) -> Report | None:
 def worker_is_alive(folder: Path) -> bool:
     """True if the worker that was last started for this run still works (on this machine)."""
     try:
-        pid = int((folder / WORKER_PID).read_text(encoding="utf-8"))
-        process = psutil.Process(pid)
+        process = psutil.Process(_pid(folder))
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE and folder.name in process.cmdline()
     except (OSError, ValueError, psutil.Error):
         return False
+
+
+def _pid(folder: Path) -> int:
+    return int((folder / WORKER_PID).read_text(encoding="utf-8"))

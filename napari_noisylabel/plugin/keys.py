@@ -64,7 +64,7 @@ class ReviewKeys:
     def _give_back(self, provider: KeymapProvider, before: Mapping[Any, Any]) -> None:
         for key, press in self._bound.items():
             if provider.keymap.get(key) is press:
-                provider.bind_key(key, before.get(key))
+                provider.bind_key(key, before.get(key), overwrite=True)
 
     def _on_inserted(self, event: Any) -> None:
         self._bind(event.value)

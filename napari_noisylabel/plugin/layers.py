@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from napari import Viewer
-from napari.layers import Image, Labels, Layer, Shapes
+from napari.layers import Image, Labels, Layer, Vectors
 
 from napari_noisylabel.plugin.colours import (
     BOX_COLOUR,
@@ -28,7 +28,7 @@ from napari_noisylabel.session import ReviewSession
 GIVEN, CORRECTED, LIKELIHOOD = "given labels", "corrected labels", "noise likelihood"
 AFFINITY, BOX = "affinity", "region"
 DEFAULT_THRESHOLD = 0.5
-MAX_BOXES = 64
+BOX_WIDTH = 0.35  # voxels
 
 
 class SessionLayers:
@@ -39,7 +39,9 @@ class SessionLayers:
     """
 
     def __init__(
-        self, viewer: Viewer, session: ReviewSession,
+        self,
+        viewer: Viewer,
+        session: ReviewSession,
         on_stroke: Callable[[tuple[int, ...], tuple[int, ...]], Any] | None = None,
     ) -> None:
         self.viewer = viewer
@@ -124,8 +126,11 @@ class SessionLayers:
             layer = self._add(
                 name,
                 Labels(
-                    self._view(array), name=name, colormap=label_colormap(n_classes, pale=pale),
-                    opacity=0.9 if pale else 0.4, **self._grid,
+                    self._view(array),
+                    name=name,
+                    colormap=label_colormap(n_classes, pale=pale),
+                    opacity=0.9 if pale else 0.4,
+                    **self._grid,
                 ),
             )
             if pale:
@@ -153,9 +158,14 @@ class SessionLayers:
         self._add(
             LIKELIHOOD,
             Image(
-                self._view(array), name=LIKELIHOOD, colormap=likelihood_colormap(), opacity=0.75,
-                blending="translucent", contrast_limits=(255 * self.threshold, 255),
-                interpolation2d="nearest", **self._grid,
+                self._view(array),
+                name=LIKELIHOOD,
+                colormap=likelihood_colormap(),
+                opacity=0.75,
+                blending="translucent",
+                contrast_limits=(255 * self.threshold, 255),
+                interpolation2d="nearest",
+                **self._grid,
             ),
         )
 
@@ -228,7 +238,7 @@ class SessionLayers:
         for axis in self.viewer.dims.not_displayed:
             self.viewer.dims.set_point(axis, float(center[axis] * self.shown.scale[axis]))
         if not self._in_sight(low, high):
-            self.viewer.camera.center = tuple(np.pad(center * self.shown.scale, (3 - len(center), 0)))
+            self.viewer.scene.camera.center = tuple(np.pad(center * self.shown.scale, (3 - len(center), 0)))
         self._place_box(region)
 
     @property
@@ -249,8 +259,14 @@ class SessionLayers:
             translate[place] = self.shown.from_array(index)[place] * self.shown.scale[place]
         self._drop(AFFINITY)
         layer = Image(
-            self._view(values), name=AFFINITY, colormap=affinity_colormap(), opacity=0.7,
-            blending="translucent", contrast_limits=(0.0, 1.0), translate=translate, **self._grid,
+            self._view(values),
+            name=AFFINITY,
+            colormap=affinity_colormap(),
+            opacity=0.7,
+            blending="translucent",
+            contrast_limits=(0.0, 1.0),
+            translate=translate,
+            **self._grid,
         )
         self._add(AFFINITY, layer)
         if self.corrected is not None:
@@ -325,21 +341,20 @@ class SessionLayers:
         self._layers.pop(name, None)
 
     def _place_box(self, region: Region | None) -> None:
-        box = self._layer(BOX)
-        if box is None and region is not None:
-            box = self._add(BOX, Shapes(ndim=len(self.shown.scale), name=BOX, opacity=0.9, **self._grid))
-            box.editable = False
-            self.viewer.layers.selection.active = self.corrected
-        if box is None:
+        box, ndim = self._layer(BOX), len(self.shown.scale)
+        if region is None:
+            if box is not None:
+                box.data = np.zeros((0, 2, ndim))
             return
-        box.data = []
-        if region is not None:
-            box.scale = self.shown.scale
-            low, high = self.shown.box(region.start, region.stop)
-            box.add_rectangles(
-                rectangles(low, high, self.viewer.dims.order[-len(low) :]),
-                edge_width=0.3, edge_color=BOX_COLOUR, face_color="transparent",
-            )
+        low, high = self.shown.box(region.start, region.stop)
+        lines = outline(low, high, self.viewer.dims.order[-ndim:])
+        if box is None:
+            look = {"edge_color": BOX_COLOUR, "edge_width": BOX_WIDTH, "vector_style": "line", "opacity": 0.9}
+            self._add(BOX, Vectors(lines, name=BOX, **look, **self._grid))
+            self.viewer.layers.selection.active = self.corrected
+            return
+        box.data = lines
+        box.scale = self.shown.scale
 
     def _in_sight(self, low: Sequence[int], high: Sequence[int]) -> bool:
         image = self._layer(self._images[0]) if self._images else None
@@ -347,7 +362,9 @@ class SessionLayers:
             return True
         corners = np.asarray(image.corner_pixels)
         shown = list(self.viewer.dims.displayed)
-        inside = (np.asarray(low)[shown] >= corners[0][shown]) & (np.asarray(high)[shown] <= corners[1][shown] + 1)
+        inside = (np.asarray(low)[shown] >= corners[0][shown]) & (
+            np.asarray(high)[shown] <= corners[1][shown] + 1
+        )
         return bool(inside.all()) or not np.ptp(corners[:, shown], axis=0).all()
 
     def _follow_filter(self) -> None:
@@ -357,7 +374,7 @@ class SessionLayers:
     def _painted(self, event: Any) -> None:
         if self._on_stroke is None or self.shown is None:
             return
-        self._on_stroke(*self.shown.array_box(*stroke_box(event.value, len(self.shown.scale))))
+        self._on_stroke(*self.shown.array_box(*stroke_box(event.value, self.shown.shape)))
 
 
 def image_names(n: int) -> list[str]:
@@ -377,32 +394,43 @@ def set_limits(layer: Image, limits: tuple[float, float]) -> None:
     layer.contrast_limits = limits
 
 
-def stroke_box(atoms: Sequence[Any], ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Half-open box, in display indices, of the voxels in napari's history of one stroke."""
-    low, high = np.full(ndim, np.iinfo(np.int64).max), np.zeros(ndim, dtype=np.int64)
-    for indices, *_ in atoms:
-        for axis, values in enumerate(indices):
-            if np.size(values):
-                low[axis] = min(low[axis], np.min(values))
-                high[axis] = max(high[axis], np.max(values) + 1)
-    return tuple(np.minimum(low, high).tolist()), tuple(high.tolist())
+def stroke_box(atoms: Sequence[Any], shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Half-open box, in display indices, of the voxels in napari's history of one stroke.
+
+    The first item of an atom has, per axis, indices (single voxels) or a slice (a brush's disc).
+    """
+    spans = [[span(axis, n) for axis, n in zip(atom[0], shape, strict=True)] for atom in atoms]
+    low = tuple(min(first for first, _ in axis) for axis in zip(*spans, strict=True))
+    high = tuple(max(last for _, last in axis) for axis in zip(*spans, strict=True))
+    return low, high
 
 
-def rectangles(low: Sequence[int], high: Sequence[int], order: Sequence[int]) -> list[np.ndarray]:
-    """The outline of a half-open box on each slice it meets: (4, ndim) corners, voxel edges."""
+def span(where: Any, n: int) -> tuple[int, int]:
+    """First index and one past the last, of a slice or of indices on an axis of `n` voxels."""
+    if isinstance(where, slice):
+        first, last, _ = where.indices(n)
+        return first, last
+    return int(np.min(where)), int(np.max(where)) + 1
+
+
+def outline(low: Sequence[int], high: Sequence[int], order: Sequence[int]) -> np.ndarray:
+    """The outline of a half-open box on each slice it meets, as vectors (N, 2, ndim): start, direction.
+
+    `order` is the viewer's order of axes. Lines run along the outer edges of voxels. Vectors, for
+    as many shapes would take napari a tenth of a second.
+    """
     *steps, rows, columns = order
-    corners = [(0, 0), (0, 1), (1, 1), (1, 0)]
-    slices = range(low[steps[0]], min(high[steps[0]], low[steps[0]] + MAX_BOXES)) if steps else [0]
-    out = []
-    for at in slices:
-        shape = np.zeros((4, len(low)))
-        for row, (r, c) in enumerate(corners):
-            shape[row, rows] = (high if r else low)[rows] - 0.5
-            shape[row, columns] = (high if c else low)[columns] - 0.5
-        if steps:
-            shape[:, steps[0]] = at
-        out.append(shape)
-    return out
+    first, last = np.asarray(low, dtype=float) - 0.5, np.asarray(high, dtype=float) - 0.5
+    size = last - first
+    sides = np.zeros((4, 2, len(low)))
+    sides[:, 0, rows], sides[:, 0, columns] = first[rows], first[columns]
+    sides[1, 0, rows], sides[3, 0, columns] = last[rows], last[columns]
+    sides[:2, 1, columns], sides[2:, 1, rows] = size[columns], size[rows]
+    if not steps:
+        return sides
+    slices = np.repeat(sides[None], high[steps[0]] - low[steps[0]], axis=0)
+    slices[:, :, 0, steps[0]] = np.arange(low[steps[0]], high[steps[0]])[:, None]
+    return slices.reshape(-1, 2, len(low))
 
 
 def best_voxel(view: CaseView, region: Region) -> tuple[int, ...]:
@@ -419,5 +447,8 @@ def best_voxel(view: CaseView, region: Region) -> tuple[int, ...]:
     mask &= np.asarray(labels[box]) == region.from_class
     if not mask.any():
         return region.center
-    found = [int(mask.sum(axis=tuple(a for a in range(mask.ndim) if a != axis)).argmax()) for axis in range(mask.ndim)]
+    found = [
+        int(mask.sum(axis=tuple(a for a in range(mask.ndim) if a != axis)).argmax())
+        for axis in range(mask.ndim)
+    ]
     return tuple(start + at for start, at in zip(region.start, found, strict=True))

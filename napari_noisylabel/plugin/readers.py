@@ -59,7 +59,11 @@ def layer_data(view: CaseView, tracks: Sequence[Track]) -> list[LayerData]:
     shown = Shown(view.case.geometry)
     grid = {"scale": shown.scale, "units": shown.units}
     layers: list[LayerData] = [
-        (shown.view(a), {"name": name, "contrast_limits": contrast_limits(a, default_preset(a)), **grid}, "image")
+        (
+            shown.view(a),
+            {"name": name, "contrast_limits": contrast_limits(a, default_preset(a)), **grid},
+            "image",
+        )
         for name, a in zip(image_names(len(view.images)), view.images, strict=True)
     ]
     for track in tracks:

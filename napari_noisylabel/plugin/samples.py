@@ -23,6 +23,14 @@ def open_hippocampus() -> list[tuple[Any, ...]]:
     channel = image.array.reshape(image.geometry.shape)
     values = np.asarray(labels.array, dtype=np.uint8)
     return [
-        (shown.view(channel), {"name": file.name, "contrast_limits": contrast_limits(channel, "1 to 99 %"), **grid}, "image"),
-        (shown.view(values), {"name": "labels", "colormap": label_colormap(3), "opacity": 0.4, **grid}, "labels"),
+        (
+            shown.view(channel),
+            {"name": file.name, "contrast_limits": contrast_limits(channel, "1 to 99 %"), **grid},
+            "image",
+        ),
+        (
+            shown.view(values),
+            {"name": "labels", "colormap": label_colormap(3), "opacity": 0.4, **grid},
+            "labels",
+        ),
     ]

@@ -21,7 +21,7 @@ from napari_noisylabel.errors import (
     ReadOnlyProject,
     UnreadableFile,
 )
-from napari_noisylabel.store.files import no_room
+from napari_noisylabel.store.files import disk_errors, no_room
 
 BUSY_S = 10.0
 """How long one connection waits for another's short transaction."""
@@ -40,6 +40,11 @@ NETWORK = (
     "remote",
 )
 """File systems where WAL is granted but unsafe: its index is memory shared by one host only."""
+
+CANNOT_JUST_READ = ("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_FULL")
+
+OUTERMOST = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
+NESTED = ("SAVEPOINT inner", "RELEASE inner", "ROLLBACK TO inner")
 
 Row = tuple
 Check = Callable[[], None]
@@ -91,7 +96,8 @@ class Database:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all that is executed within happens, or nothing.
 
-        When it ends without an error, the change is on the disk.
+        When it ends without an error, the change is on the disk. Within another one, it is a
+        part of that.
 
         Raises
         ------
@@ -100,18 +106,20 @@ class Database:
         """
         with self._write_lock, database_errors(self.path):
             connection = self.raw
-            connection.execute("BEGIN IMMEDIATE")
+            inner = self._writing_thread == get_ident()
+            begin, commit, undo = NESTED if inner else OUTERMOST
+            connection.execute(begin)
             self._writing_thread = get_ident()
             try:
                 self.check()
                 yield connection
-                connection.execute("COMMIT")
+                connection.execute(commit)
             except BaseException:
                 if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                    connection.execute(undo)
                 raise
             finally:
-                self._writing_thread = 0
+                self._writing_thread = get_ident() if inner else 0
 
     @property
     def raw(self) -> sqlite3.Connection:
@@ -139,7 +147,7 @@ class Database:
         """A connection that writes nothing; of a copy where SQLite cannot read without writing.
 
         That is so where a writer was killed and its journal must be played back, or a WAL
-        needs its index, in a folder that may not be written.
+        needs its index, in a folder that may not be written or on a disk that is full.
         """
         if not self.path.exists():
             raise NotAProject(f"{self.path} is missing. Open the folder that `noisylabel new` made.")
@@ -149,12 +157,13 @@ class Database:
             return connection
         except sqlite3.OperationalError as error:
             connection.close()
-            if not error.sqlite_errorname.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+            if not error.sqlite_errorname.startswith(CANNOT_JUST_READ):
                 raise
-        self._copy = tempfile.TemporaryDirectory(prefix="noisylabel-")
-        for name in (self.path.name, f"{self.path.name}-wal", f"{self.path.name}-journal"):
-            with suppress(FileNotFoundError):
-                shutil.copyfile(self.path.with_name(name), Path(self._copy.name) / name)
+        with disk_errors(Path(tempfile.gettempdir())):
+            self._copy = tempfile.TemporaryDirectory(prefix="noisylabel-")
+            for name in (self.path.name, f"{self.path.name}-wal", f"{self.path.name}-journal"):
+                with suppress(FileNotFoundError):
+                    shutil.copyfile(self.path.with_name(name), Path(self._copy.name) / name)
         connection = _connect(Path(self._copy.name) / self.path.name)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         return connection

@@ -30,6 +30,7 @@ def make_project(folder: Path, name: str, tracks: Sequence[Track], cases: Sequen
     DiskFull, ReadOnlyProject : the folder cannot be written.
     """
     _refuse_used(folder)
+    existed = folder.exists()
     with disk_errors(folder):
         try:
             (folder / "runs").mkdir(parents=True, exist_ok=True)
@@ -40,6 +41,9 @@ def make_project(folder: Path, name: str, tracks: Sequence[Track], cases: Sequen
         except BaseException:
             with suppress(OSError):
                 _clear(folder)
+                (folder / "runs").rmdir()
+                if not existed:
+                    folder.rmdir()
             raise
         sync_folder(folder)
 

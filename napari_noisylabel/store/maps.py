@@ -7,13 +7,14 @@ crash leaves the one before.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import zarr
@@ -33,6 +34,7 @@ from napari_noisylabel.store.files import (
 )
 
 COMPLETE = "complete"
+T = TypeVar("T")
 TYPES = frozenset(
     ("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 )
@@ -85,14 +87,7 @@ def open_map(folder: Path, name: str) -> zarr.Array | None:
     UnreadableFile : it is damaged, or of a kind that this program does not write. Also later,
         from the array itself, once the version was removed.
     """
-    path = map_path(folder, name)
-    if path is None:
-        return None
-    _check_kind(path)
-    try:
-        return zarr.open_array(_StrictStore(path, read_only=True), mode="r", zarr_format=3)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UnreadableFile(f"map {path} cannot be read: {error}. Run the training or the filter again.") from error
+    return _latest(folder, name, lambda array: array)
 
 
 def read_map(folder: Path, name: str, shape: Sequence[int] | None = None) -> np.ndarray | None:
@@ -103,19 +98,16 @@ def read_map(folder: Path, name: str, shape: Sequence[int] | None = None) -> np.
     ShapeMismatch : its shape is not `shape`; checked before memory is taken.
     UnreadableFile : as `open_map`.
     """
-    found = open_map(folder, name)
-    if found is None:
-        return None
-    if shape is not None and tuple(found.shape) != tuple(shape):
-        raise ShapeMismatch(
-            f"map {name!r} in {folder} has shape {tuple(found.shape)}, its case {tuple(shape)}. Run the training again."
-        )
-    try:
-        return np.asarray(found[...])
-    except UnreadableFile:
-        raise
-    except (ValueError, RuntimeError, OSError) as error:
-        raise UnreadableFile(f"map {name!r} in {folder} is damaged: {error}. Run the training again.") from error
+
+    def read(array: zarr.Array) -> np.ndarray:
+        if shape is not None and tuple(array.shape) != tuple(shape):
+            raise ShapeMismatch(
+                f"map {name!r} in {folder} has shape {tuple(array.shape)}, its case {tuple(shape)}. "
+                "Run the training again."
+            )
+        return np.asarray(array[...])
+
+    return _latest(folder, name, read)
 
 
 def map_path(folder: Path, name: str) -> Path | None:
@@ -123,6 +115,25 @@ def map_path(folder: Path, name: str) -> Path | None:
     plain_name(name, "a map's name")
     complete = [(v, path) for v, path in _versions(Path(folder), name) if (path / COMPLETE).is_file()]
     return max(complete)[1] if complete else None
+
+
+def _latest(folder: Path, name: str, use: Callable[[zarr.Array], T]) -> T | None:
+    """What `use` makes of the latest version, taken again where a newer one came between."""
+    while (path := map_path(folder, name)) is not None:
+        try:
+            return use(_open(path))
+        except UnreadableFile:
+            if (path / COMPLETE).is_file():
+                raise
+    return None
+
+
+def _open(path: Path) -> zarr.Array:
+    _check_kind(path)
+    try:
+        return zarr.open_array(_StrictStore(path, read_only=True), mode="r", zarr_format=3)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UnreadableFile(f"map {path} cannot be read: {error}. Run the training again.") from error
 
 
 class _StrictStore(LocalStore):
@@ -147,7 +158,6 @@ def _versions(folder: Path, name: str) -> list[tuple[int, Path]]:
 
 def _write_array(path: Path, array: np.ndarray, attrs: dict[str, Any]) -> None:
     shutil.rmtree(path, ignore_errors=True)
-    as_json(attrs)
     target = zarr.create_array(
         path,
         shape=array.shape,
@@ -155,7 +165,7 @@ def _write_array(path: Path, array: np.ndarray, attrs: dict[str, Any]) -> None:
         chunks=(1,) * (array.ndim - 2) + array.shape[-2:],
         shards=array.shape,  # all chunks in one file: cases are many
         compressors=BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle"),
-        attributes=attrs,
+        attributes=json.loads(as_json(attrs)),
         config={"write_empty_chunks": True},  # so that a missing file is always an error
     )
     target[...] = array
@@ -171,7 +181,8 @@ def _write_array(path: Path, array: np.ndarray, attrs: dict[str, Any]) -> None:
 def _remove_others(folder: Path, name: str, keep: Path) -> None:
     for _, path in _versions(folder, name):
         if path != keep:
-            (path / COMPLETE).unlink(missing_ok=True)
+            with suppress(OSError):  # Windows keeps what someone reads; the next version tries again
+                (path / COMPLETE).unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob(f".{_escaped(name)}.v*.zarr.*.partial"):
         shutil.rmtree(path, ignore_errors=True)

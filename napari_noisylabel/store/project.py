@@ -9,7 +9,8 @@ events, replayed in their order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from napari_noisylabel.arrays.labels import VoxelRuns
-from napari_noisylabel.errors import BadLabels, ShapeMismatch, UnknownName
+from napari_noisylabel.errors import BadLabels, NotAProject, ShapeMismatch, UnknownName
 from napari_noisylabel.records import (
     Case,
     Event,
@@ -115,6 +116,12 @@ class ProjectStore:
     def read_only(self) -> bool:
         """True where nothing can be changed."""
         return self._database.read_only
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes made within are written together when it ends, or none if an error ends it."""
+        with self._database.writing():
+            yield
 
     # ------------------------------------------------------------ cases and tracks
 
@@ -324,6 +331,10 @@ class ProjectStore:
         cases = [self._check_place(event.case, event.track) for event in events]
         for event, case in zip(events, cases, strict=True):
             log.check_voxels(event, case)
+            if event.region:
+                self.region(event.region)
+            if event.run:
+                self.run(event.run)
         written: list[Event] = []
         with self._database.writing() as connection:
             lines = log.select_lines(self._database)
@@ -338,17 +349,19 @@ class ProjectStore:
         return tuple(written)
 
     def _start_writing(self, manifest: Manifest, steal_lock: bool) -> None:
-        lock = WriterLock(self.folder)
+        self._lock = WriterLock(self.folder)
         with self._database.writing():
-            lock.acquire(steal_lock)
-        self._lock = lock
-        self._database.check = lock.check
+            self._lock.acquire(steal_lock)
+        self._database.check = self._lock.check
         migrate(self._database.raw)
         self.journal = self._database.start_writing()
         write_manifest(self.folder, manifest)
 
     def _read_cases(self) -> None:
-        found = case_rows.load_cases(self._database, self.folder)
+        try:
+            found = case_rows.load_cases(self._database, self.folder)
+        except (KeyError, TypeError, ValueError) as error:
+            raise NotAProject(f"{self.folder} is damaged: {error}. Restore it from a copy.") from error
         self._cases = {case.id: case for case in found}
 
     def _check_place(self, case: str, track: str) -> Case:

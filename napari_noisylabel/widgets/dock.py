@@ -53,8 +53,11 @@ class NoisyLabelDock(QWidget):
     """Finds, shows and decides on suspicious regions; see the six verbs of the workbench."""
 
     def __init__(
-        self, viewer: napari.viewer.Viewer, workbench: Any = None,
-        ask_to_stop: Callable[[QWidget], bool] = stop_or_leave, parent: QWidget | None = None,
+        self,
+        viewer: napari.viewer.Viewer,
+        workbench: Any = None,
+        ask_to_stop: Callable[[QWidget], bool] = stop_or_leave,
+        parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         skip_binding_notice()
@@ -130,9 +133,17 @@ class NoisyLabelDock(QWidget):
     def _actions(self) -> dict[str, Callable[[], Any]]:
         review = self.review
         return {
-            "accept": review.accept, "reject": review.reject, "edit": review.edit, "skip": review.skip,
-            "back": review.back, "undo": review.undo, "redo": review.redo, "unsure": review.unsure,
-            "verify": review.verify, "overlay": self.layers.toggle_overlays, "affinity": review.toggle_affinity,
+            "accept": review.accept,
+            "reject": review.reject,
+            "edit": review.edit,
+            "skip": review.skip,
+            "back": review.back,
+            "undo": review.undo,
+            "redo": review.redo,
+            "unsure": review.unsure,
+            "verify": review.verify,
+            "overlay": self.layers.toggle_overlays,
+            "affinity": review.toggle_affinity,
         }
 
     def _lay_out(self) -> None:
@@ -144,7 +155,7 @@ class NoisyLabelDock(QWidget):
         self.tabs.setStyleSheet(TABS)
         self.tabs.tabBar().setUsesScrollButtons(False)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setContentsMargins(0, 4, 0, 0)
         layout.setSpacing(0)
         layout.addWidget(self.tabs, 1)
         layout.addWidget(self.footer)
@@ -251,7 +262,8 @@ class NoisyLabelDock(QWidget):
     def _open_case(self, case_id: str) -> None:
         first = next(
             (
-                i for i, region in enumerate(self._session.queue)
+                i
+                for i, region in enumerate(self._session.queue)
                 if region.case == case_id and region.state is RegionState.OPEN
             ),
             None,
@@ -300,7 +312,10 @@ class NoisyLabelDock(QWidget):
             return
         case, axis = self._session.view.case.id, self.layers.slice_axis
         aside(
-            self.workbench.affinity, case, index, axis=axis,
+            self.workbench.affinity,
+            case,
+            index,
+            axis=axis,
             done=lambda values: self._show_affinity(case, values, index, axis),
         )
 

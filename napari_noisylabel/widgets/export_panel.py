@@ -43,8 +43,13 @@ class ExportPanel(QWidget):
             return
         self._set_writing(True)
         aside(
-            self._workbench.export, out, format=self.format.currentData(), what=self.what.currentData(),
-            overwrite=self.overwrite.isChecked(), done=self._done, failed=lambda _: self._set_writing(False),
+            self._workbench.export,
+            out,
+            format=self.format.currentData(),
+            what=self.what.currentData(),
+            overwrite=self.overwrite.isChecked(),
+            done=self._done,
+            failed=lambda _: self._set_writing(False),
         )
 
     def _build(self) -> None:
@@ -87,7 +92,9 @@ class ExportPanel(QWidget):
         super().closeEvent(event)
 
     def _show(self) -> None:
-        self.summary.setText(to_write(self._session, self.what.currentData(), self.format.currentData(), self.out.path))
+        self.summary.setText(
+            to_write(self._session, self.what.currentData(), self.format.currentData(), self.out.path)
+        )
         needs_run = self.what.currentData() != "corrected" and self._session.run is None
         ready = bool(self._session.cases) and self.out.path is not None and not needs_run
         self.button.setEnabled(ready and not self._writing)
@@ -97,7 +104,9 @@ class ExportPanel(QWidget):
         folder = Path(result.origin).parent
         link = QUrl.fromLocalFile(str(folder)).toString()
         n = len(result.files)
-        self.result.setText(f'{words.count(n)} {"file" if n == 1 else "files"} written to <a href="{link}" style="color:#8ab4f8">{folder}</a>.')
+        self.result.setText(
+            f'{words.count(n)} {"file" if n == 1 else "files"} written to <a href="{link}" style="color:#8ab4f8">{folder}</a>.'
+        )
 
     def _set_writing(self, writing: bool) -> None:
         self._writing = writing
@@ -112,7 +121,11 @@ def to_write(session: ReviewSession, what: str, format: str, out: Path | None) -
         return "Open a project first."
     if what != "corrected" and session.run is None:
         return "There is no run yet: only corrected labels can leave."
-    n = sum(len(case.labels) for case in session.cases) if what == "corrected" else len(session.cases) * len(session.tracks)
+    n = (
+        sum(len(case.labels) for case in session.cases)
+        if what == "corrected"
+        else len(session.cases) * len(session.tracks)
+    )
     example = example_name(session, what, format)
     place = str(out) if out is not None else "the folder you choose"
     said = (

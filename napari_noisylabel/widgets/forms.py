@@ -28,7 +28,11 @@ class SettingsForm(QWidget):
         """What differs from the defaults."""
         now = {widget.name: parsed(widget) for widget in self.fields}
         fields = self.settings.model_fields
-        return {name: value for name, value in now.items() if value != fields[name].get_default(call_default_factory=True)}
+        return {
+            name: value
+            for name, value in now.items()
+            if value != fields[name].get_default(call_default_factory=True)
+        }
 
     def set_values(self, values: Mapping[str, Any]) -> None:
         """Show `values`; settings that are not named keep what they show."""
@@ -68,7 +72,12 @@ def limits(field: FieldInfo, default: Any) -> dict[str, Any]:
     step = 1 if isinstance(default, int) else step_of(default)
     found: dict[str, Any] = {"step": step, "min": -1_000_000, "max": 1_000_000}
     for rule in field.metadata:
-        for bound, key, inward in (("ge", "min", 0), ("gt", "min", step), ("le", "max", 0), ("lt", "max", -step)):
+        for bound, key, inward in (
+            ("ge", "min", 0),
+            ("gt", "min", step),
+            ("le", "max", 0),
+            ("lt", "max", -step),
+        ):
             if getattr(rule, bound, None) is not None:
                 found[key] = getattr(rule, bound) + inward
     return found

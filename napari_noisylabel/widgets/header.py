@@ -88,7 +88,9 @@ class ChangeLabel(FitLabel):
             x = self._paint_disc(painter, x, index, ink)
             painter.setPen(ink)
             room = max(0, self.width() - x)
-            painter.drawText(x, self._baseline(metrics), metrics.elidedText(part, Qt.TextElideMode.ElideRight, room))
+            painter.drawText(
+                x, self._baseline(metrics), metrics.elidedText(part, Qt.TextElideMode.ElideRight, room)
+            )
             x += metrics.horizontalAdvance(part)
 
     def _paint_disc(self, painter: QPainter, x: int, index: int, ink: QColor) -> int:
@@ -153,7 +155,12 @@ class RegionHeader(QFrame):
             layout.addWidget(widget)
 
     def show_region(
-        self, region: Region | None, name: str, cases: tuple[Case, ...], track: Track | None, fit: Filter | None
+        self,
+        region: Region | None,
+        name: str,
+        cases: tuple[Case, ...],
+        track: Track | None,
+        fit: Filter | None,
     ) -> None:
         """Show `region`, or that there is none."""
         for widget in (self.sure, self.bar, self.size_line):

@@ -36,8 +36,11 @@ def say(message: str) -> None:
 
 
 def aside(
-    function: Callable[..., Any], *args: Any, done: Callable[[Any], Any] | None = None,
-    failed: Callable[[BaseException], Any] | None = None, **kwargs: Any,
+    function: Callable[..., Any],
+    *args: Any,
+    done: Callable[[Any], Any] | None = None,
+    failed: Callable[[BaseException], Any] | None = None,
+    **kwargs: Any,
 ) -> Any:
     """Run `function` in a thread; `done(result)` or the notice come back on the main thread.
 

@@ -18,7 +18,14 @@ PALETTE = CLASS_COLOURS
 class Plot(pg.PlotWidget):
     """A quiet plot: no menu, no buttons, the mouse leaves it alone."""
 
-    def __init__(self, bottom: str, left: str, height: int = 150, legend_below: bool = False, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        bottom: str,
+        left: str,
+        height: int = 150,
+        legend_below: bool = False,
+        parent: QWidget | None = None,
+    ) -> None:
         super().__init__(parent, background=BACKGROUND)
         self.setFixedHeight(height)
         item = self.getPlotItem()
@@ -37,11 +44,22 @@ class Plot(pg.PlotWidget):
         item.layout.setContentsMargins(2, 6, 10, 2)
         self._curves: dict[str, pg.PlotDataItem] = {}
         self.legend = item.addLegend(
-            offset=(-4, -4 if legend_below else 4), labelTextColor=INK, labelTextSize="8pt", verSpacing=-4, brush=(30, 33, 38, 160)
+            offset=(-4, -4 if legend_below else 4),
+            labelTextColor=INK,
+            labelTextSize="8pt",
+            verSpacing=-4,
+            brush=(30, 33, 38, 160),
         )
 
     def set_curve(
-        self, name: str, x: Sequence[float], y: Sequence[float], colour: str, *, dashed: bool = False, label: str | None = None
+        self,
+        name: str,
+        x: Sequence[float],
+        y: Sequence[float],
+        colour: str,
+        *,
+        dashed: bool = False,
+        label: str | None = None,
     ) -> None:
         """Draw the curve `name`, new or moved; one without `label` is not in the legend."""
         if name not in self._curves:

@@ -8,7 +8,16 @@ from typing import Any
 
 from qtpy.QtCore import QModelIndex, Signal
 from qtpy.QtGui import QCloseEvent
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QHeaderView, QLabel, QLineEdit, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_noisylabel.widgets import words
 from napari_noisylabel.widgets.case_model import CaseModel
@@ -27,7 +36,10 @@ class ProjectPanel(QWidget):
     case_wanted = Signal(str)
 
     def __init__(
-        self, workbench: Any, make: Callable[[Path, Path, Path, tuple[str, ...]], Path], parent: QWidget | None = None
+        self,
+        workbench: Any,
+        make: Callable[[Path, Path, Path, tuple[str, ...]], Path],
+        parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self._workbench = workbench
@@ -52,7 +64,15 @@ class ProjectPanel(QWidget):
             return
         classes = tuple(name.strip() for name in self.classes.text().split(",") if name.strip())
         self._set_making(True)
-        aside(self._make, folder, images, labels, classes, done=self._made, failed=lambda _: self._set_making(False))
+        aside(
+            self._make,
+            folder,
+            images,
+            labels,
+            classes,
+            done=self._made,
+            failed=lambda _: self._set_making(False),
+        )
 
     def step(self, by: int) -> None:
         """To the next (1) or previous (-1) case, round and round."""
@@ -84,16 +104,24 @@ class ProjectPanel(QWidget):
         head.setMinimumSectionSize(18)
         for column, width in enumerate((20, 0, 140, 60)):
             fixed = column != 1
-            head.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed if fixed else QHeaderView.ResizeMode.Stretch)
+            head.setSectionResizeMode(
+                column, QHeaderView.ResizeMode.Fixed if fixed else QHeaderView.ResizeMode.Stretch
+            )
             if fixed:
                 head.resizeSection(column, width)
-        self.previous, self.next = button("◀  Previous case", lambda: self.step(-1)), button("Next case  ▶", lambda: self.step(1))
+        self.previous, self.next = (
+            button("◀  Previous case", lambda: self.step(-1)),
+            button("Next case  ▶", lambda: self.step(1)),
+        )
 
     def _lay_out(self) -> None:
         form = QFormLayout(self.form)
         form.setContentsMargins(0, 0, 0, 0)
         for text, widget in (
-            ("project", self.folder), ("images", self.images), ("labels", self.labels), ("classes", self.classes)
+            ("project", self.folder),
+            ("images", self.images),
+            ("labels", self.labels),
+            ("classes", self.classes),
         ):
             form.addRow(QLabel(text), widget)
         form.addRow(self.make_button)

@@ -64,7 +64,7 @@ class QueueModel(QAbstractTableModel):
         self.rebuild()
 
     def set_filter(self, name: str) -> None:
-        """"all", "open", "unsure", "this case" or a class pair of `pairs`."""
+        """ "all", "open", "unsure", "this case" or a class pair of `pairs`."""
         self.show_only = name
         self.rebuild()
 

@@ -207,10 +207,16 @@ class ReviewPanel(QWidget):
 
     def _connect(self) -> None:
         for widget, act in (
-            (self.accept_button, self.accept), (self.reject_button, self.reject), (self.edit_button, self.edit),
-            (self.skip_button, self.skip), (self.undo_button, self.undo), (self.redo_button, self.redo),
-            (self.unsure_button, self.unsure), (self.verify_button, self.verify),
-            (self.discard_button, self.discard), (self.overlay, self.overlay_toggled.emit),
+            (self.accept_button, self.accept),
+            (self.reject_button, self.reject),
+            (self.edit_button, self.edit),
+            (self.skip_button, self.skip),
+            (self.undo_button, self.undo),
+            (self.redo_button, self.redo),
+            (self.unsure_button, self.unsure),
+            (self.verify_button, self.verify),
+            (self.discard_button, self.discard),
+            (self.overlay, self.overlay_toggled.emit),
         ):
             widget.clicked.connect(lambda _=False, act=act: act())
         self.affinity.toggled.connect(self.affinity_toggled)

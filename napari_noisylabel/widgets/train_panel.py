@@ -66,8 +66,13 @@ class TrainPanel(QWidget):
     def _retrain(self, resume: str = "") -> None:
         with noticed():
             self._workbench.retrain(
-                self.method.currentData(), settings=self.form.values(), epochs=self.epochs.value(),
-                folds=self.folds.value(), seed=self.seed.value(), device=self.device.currentText(), resume=resume,
+                self.method.currentData(),
+                settings=self.form.values(),
+                epochs=self.epochs.value(),
+                folds=self.folds.value(),
+                seed=self.seed.value(),
+                device=self.device.currentText(),
+                resume=resume,
             )
 
     # ------------------------------------------------------------ build, lay out, connect
@@ -98,7 +103,10 @@ class TrainPanel(QWidget):
         self.choices = QWidget()  # out of the way of the curves while a run trains
         basics = form_layout()
         for text, widget in (
-            ("epochs", self.epochs), ("folds", self.folds), ("seed", self.seed), ("device", self.device)
+            ("epochs", self.epochs),
+            ("folds", self.folds),
+            ("seed", self.seed),
+            ("device", self.device),
         ):
             basics.addRow(text, widget)
         buttons = QHBoxLayout()
@@ -192,7 +200,11 @@ def draw(plot: Plot, reports: tuple[Report, ...], field: str) -> None:
             x, y = zip(*points, strict=True) if points else ((), ())
             first = fold == folds[0]
             plot.set_curve(
-                f"{name} {fold}", x, y, PALETTE[place % len(PALETTE)], dashed=not first,
+                f"{name} {fold}",
+                x,
+                y,
+                PALETTE[place % len(PALETTE)],
+                dashed=not first,
                 label=name.rpartition("/")[2] if first else None,
             )
 

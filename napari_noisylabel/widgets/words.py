@@ -8,7 +8,11 @@ from napari_noisylabel.records import IGNORE, Case, Filter, Region, RegionState,
 from napari_noisylabel.session import Counters
 
 ARROW = " → "
-PHASES = {"score": "scoring case", "score held-out": "scoring held-out case", "propose": "finding regions, case"}
+PHASES = {
+    "score": "scoring case",
+    "score held-out": "scoring held-out case",
+    "propose": "finding regions, case",
+}
 STATE_WORDS = {
     RegionState.OPEN: "open",
     RegionState.ACCEPTED: "accepted",

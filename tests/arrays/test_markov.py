@@ -67,8 +67,9 @@ def test_each_step_flips_ring_voxels_one_by_one_as_in_plain_loops(theta1):
     rng, slow = np.random.default_rng(4), mask.copy()
     for grows in rng.random(12) < theta1:
         ring = dilated_slowly(slow) & ~slow if grows else slow & dilated_slowly(~slow)
-        for at in [tuple(i) for i, draw in zip(np.argwhere(ring), rng.random(ring.sum()), strict=True) if draw < 0.3]:
-            slow[at] = grows
+        for at, draw in zip(np.argwhere(ring), rng.random(ring.sum()), strict=True):
+            if draw < 0.3:
+                slow[tuple(at)] = grows
 
     assert np.array_equal(fast, slow)
 
@@ -98,17 +99,23 @@ def test_the_order_of_memory_does_not_matter():
 
 @pytest.mark.parametrize(
     ("steps", "theta1", "theta2", "expected", "sd"),
-    [(180, 0.8, 0.05, -9.4, 0.6), (180, 0.2, 0.05, 8.5, 1.3), (180, 0.5, 0.05, -1.3, 1.0), (100, 0.8, 0.02, -2.3, 0.3)],
+    [
+        (180, 0.8, 0.05, -9.4, 0.6),
+        (180, 0.2, 0.05, 8.5, 1.3),
+        (180, 0.5, 0.05, -1.3, 1.0),
+        (100, 0.8, 0.02, -2.3, 0.3),
+    ],
 )
-def test_a_disk_is_displaced_as_the_calibration_of_the_published_process_says(steps, theta1, theta2, expected, sd):
+def test_a_disk_is_displaced_as_much_as_by_the_published_process(steps, theta1, theta2, expected, sd):
     true = disk((128, 128), 30)
-    found = [bias(markov(true, steps, theta1, theta2, 0.2, np.random.default_rng(s)), true) for s in range(12)]
+    moved = [markov(true, steps, theta1, theta2, 0.2, np.random.default_rng(s)) for s in range(6)]
+    found = [bias(m, true) for m in moved]
     assert abs(np.mean(found) - expected) < 2 * sd
 
 
 def test_an_object_as_large_as_a_heart_gets_the_dice_and_error_of_the_published_masks():
     true = disk((256, 256), 43.3)  # 0.090 of the image
-    moved = [markov(true, 180, 0.8, 0.05, 0.2, np.random.default_rng(s)) for s in range(8)]
+    moved = [markov(true, 180, 0.8, 0.05, 0.2, np.random.default_rng(s)) for s in range(6)]
 
     assert np.mean([dice(m, true) for m in moved]) == pytest.approx(0.772, abs=2 * 0.019)
     assert np.mean([bias(m, true) for m in moved]) == pytest.approx(-8.95, abs=2 * 1.13)
@@ -134,8 +141,8 @@ def test_errors_are_correlated_and_lie_near_the_boundary_unlike_single_flips(ste
 @pytest.mark.parametrize("theta1", [0.2, 0.8])
 def test_scaled_steps_change_small_and_large_objects_by_the_same_share(radius, theta1):
     obj = disk((110, 120), radius)
-    wanted, nothing = round(0.4 * obj.sum()), np.zeros_like(obj)
-    moved = [scaled_markov(obj, nothing, wanted, theta1, 0.05, np.random.default_rng(s))[0] for s in range(12)]
+    wanted, nothing, seeds = round(0.4 * obj.sum()), np.zeros_like(obj), range(10)
+    moved = [scaled_markov(obj, nothing, wanted, theta1, 0.05, np.random.default_rng(s))[0] for s in seeds]
     change = np.mean([int(m.sum()) - int(obj.sum()) for m in moved]) / obj.sum()
     assert change * np.sign(theta1 - 0.5) == pytest.approx(0.4, abs=0.15)
 

@@ -138,14 +138,14 @@ def test_an_event_that_does_not_fit_is_refused(store, make_event):
         store.append(make_event([60]))
     with pytest.raises(UnknownName):
         store.append(make_event([1], case="case-9"))
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(UnknownName, match="no region 77"):
         store.append(make_event([1], region=77))
     assert store.events() == ()
 
 
 def test_many_events_are_written_all_or_none(store, make_event):
-    with pytest.raises(sqlite3.IntegrityError):
-        store.append_all([make_event([1]), make_event([2]), make_event([3], region=77)])
+    with pytest.raises(NothingToDo):
+        store.append_all([make_event([1]), make_event([2]), make_event([3], Verdict.REDONE, target=2)])
     assert store.events() == ()
     assert [e.number for e in store.append_all([make_event([1]), make_event([2])])] == [1, 2]
 

@@ -12,6 +12,7 @@ from napari_noisylabel.arrays.labels import encode_indices
 from napari_noisylabel.errors import (
     BadSetting,
     NotAProject,
+    NothingToDo,
     ProjectExists,
     ReadOnlyProject,
     ShapeMismatch,
@@ -186,3 +187,34 @@ def test_a_project_opened_for_reading_refuses_to_write(store, folder, make_event
 def test_given_labels_on_another_grid_are_refused(store):
     with pytest.raises(ShapeMismatch, match=r"labels \(3, 5, 4\), image \(3, 4, 5\), case 'case-1'"):
         store.corrected("case-1", "organ", np.zeros((3, 5, 4), np.uint8))
+
+
+def test_changes_of_one_transaction_are_written_together_or_not_at_all(store, folder, make_run, propose):
+    propose([1])
+    with pytest.raises(UnknownName), store.transaction():
+        store.set_run("run-001", state=RunState.COMPLETE)
+        store.set_setting("a", 1)
+        store.set_run("run-009", state=RunState.COMPLETE)
+    assert not store._database.raw.in_transaction
+    assert store.run("run-001").state == RunState.RUNNING and store.get_setting("a") is None
+    with ProjectStore.open(folder, read_only=True) as reader, store.transaction():
+        store.set_setting("a", 1)
+        assert (store.get_setting("a"), reader.get_setting("a")) == (1, None)
+    assert store.get_setting("a") == 1
+
+
+def test_a_part_of_a_transaction_that_fails_leaves_the_rest(store, make_event):
+    with store.transaction():
+        store.append(make_event([1]))
+        with pytest.raises(NothingToDo):
+            store.append_all([make_event([2]), make_event([3], Verdict.REDONE, target=1)])
+        store.set_setting("a", 1)
+    assert [event.number for event in store.events()] == [1] and store.get_setting("a") == 1
+
+
+def test_damaged_cases_are_said_to_be_damaged(store, folder):
+    with store._database.writing() as connection:
+        connection.execute("UPDATE cases SET geometry = '{}' WHERE id = 'case-2'")
+    store.close()
+    with pytest.raises(NotAProject, match="is damaged: 'shape'"):
+        ProjectStore.open(folder)

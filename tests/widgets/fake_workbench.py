@@ -80,8 +80,20 @@ def find(case, given, truth, likelihood, first_id):
                 voxels = int((parts[box] == i).sum())
                 p = float(likelihood[parts == i].mean() / 255)
                 yield Region(
-                    first_id, "run-001", case.id, "labels", from_class, to_class, tuple(s.start for s in box),
-                    tuple(s.stop for s in box), voxels, voxels * spot, p, 2.0, p * voxels, 0.02,
+                    first_id,
+                    "run-001",
+                    case.id,
+                    "labels",
+                    from_class,
+                    to_class,
+                    tuple(s.start for s in box),
+                    tuple(s.stop for s in box),
+                    voxels,
+                    voxels * spot,
+                    p,
+                    2.0,
+                    p * voxels,
+                    0.02,
                 )
                 first_id += 1
 
@@ -124,7 +136,9 @@ class FakeWorkbench:
         s = self.session
         s.project, s.name, s.tracks, s.track = Path(folder), "hippocampus", (TRACK,), "labels"
         s.cases = cases
-        s.run = Run("run-001", "self-cleansing", {}, {}, 0, 2, 30, 0, RunState.COMPLETE, "2025-01-01T00:00:00Z")
+        s.run = Run(
+            "run-001", "self-cleansing", {}, {}, 0, 2, 30, 0, RunState.COMPLETE, "2025-01-01T00:00:00Z"
+        )
         s.runs = (s.run,)
         s.filter, s.scores = filter_and_scores()
         s.queue = tuple(sorted(regions, key=lambda r: -r.gain))
@@ -137,7 +151,12 @@ class FakeWorkbench:
         image, truth, given, corrected, likelihood = self.volumes[case_id]
         case = next(c for c in self.session.cases if c.id == case_id)
         return CaseView(
-            case, (image,), {"labels": given}, {"labels": corrected}, {"labels": likelihood}, {"labels": truth}
+            case,
+            (image,),
+            {"labels": given},
+            {"labels": corrected},
+            {"labels": likelihood},
+            {"labels": truth},
         )
 
     def show(self, view):
@@ -224,7 +243,9 @@ def replaced(queue, at, state):
 def filter_and_scores():
     """A mixture of two clear components, and histograms that it fits."""
     fit = MixtureFit((-3.0, 0.5), (0.8, 0.5), (0.9, 0.1), True, "", 10_000)
-    none = MixtureFit((-3.0, -3.0), (0.8, 0.8), (1.0, 0.0), False, "one component explains the scores as well", 900)
+    none = MixtureFit(
+        (-3.0, -3.0), (0.8, 0.8), (1.0, 0.0), False, "one component explains the scores as well", 900
+    )
     edges = np.exp(np.linspace(-7, 3, 513))
     rng = np.random.default_rng(0)
     draws = np.exp(np.concatenate([rng.normal(-3, 0.8, 9000), rng.normal(0.5, 0.5, 1000)]))

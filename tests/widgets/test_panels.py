@@ -121,7 +121,15 @@ def test_an_interrupted_run_can_be_resumed(show, workbench):
 def test_curves_grow_with_the_reports_one_line_per_class_and_fold(show, workbench):
     panel = show(TrainPanel(workbench))
     reports = [
-        Report("run-002", "epoch", fold=fold, epoch=e, epochs=3, losses={"total": 1 / (e + 1)}, dice={"labels/anterior": e / 3})
+        Report(
+            "run-002",
+            "epoch",
+            fold=fold,
+            epoch=e,
+            epochs=3,
+            losses={"total": 1 / (e + 1)},
+            dice={"labels/anterior": e / 3},
+        )
         for fold in range(2)
         for e in range(3)
     ]

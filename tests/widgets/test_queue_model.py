@@ -32,7 +32,11 @@ def test_a_class_pair_filters_the_table(qapp, workbench):
 
 def test_the_next_region_is_the_next_undecided_row_and_wraps_round(qapp, workbench):
     session = workbench.session
-    session.queue = (session.queue[0], dataclasses.replace(session.queue[1], state=RegionState.ACCEPTED), session.queue[2])
+    session.queue = (
+        session.queue[0],
+        dataclasses.replace(session.queue[1], state=RegionState.ACCEPTED),
+        session.queue[2],
+    )
     model = QueueModel(session)
 
     assert model.neighbour(0).id == session.queue[2].id
@@ -51,7 +55,9 @@ def test_the_row_under_the_cursor_is_marked(qapp, workbench):
 def test_twenty_thousand_regions_sort_in_well_under_a_second(qapp, workbench):
     session = workbench.session
     first = session.queue[0]
-    session.queue = tuple(dataclasses.replace(first, id=i, gain=float(i * 7919 % 20011)) for i in range(20_000))
+    session.queue = tuple(
+        dataclasses.replace(first, id=i, gain=float(i * 7919 % 20011)) for i in range(20_000)
+    )
     model = QueueModel(session)
 
     started = time.perf_counter()

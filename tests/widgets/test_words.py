@@ -35,7 +35,9 @@ def test_the_reason_says_when_the_mixture_found_no_split(workbench, fake):
     assert "upper 2 % of posterior losses" in words.why(from_class_two, fake.TRACK, session.filter)
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(None, ""), (40, "40 s left"), (125, "2 min left"), (9000, "2.5 h left")])
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(None, ""), (40, "40 s left"), (125, "2 min left"), (9000, "2.5 h left")]
+)
 def test_time_left_is_said_in_the_unit_that_fits(seconds, said):
     assert words.time_left(seconds) == said
 

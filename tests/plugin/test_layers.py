@@ -1,0 +1,168 @@
+"""The session's case as layers of a viewer model: no window is needed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_noisylabel.plugin.layers import SessionLayers, outline, stroke_box
+from napari_noisylabel.records import Verdict
+
+
+@pytest.fixture
+def viewer():
+    return ViewerModel()
+
+
+@pytest.fixture
+def layers(viewer, workbench):
+    return SessionLayers(viewer, workbench.session)
+
+
+def test_layers_lie_in_the_order_of_the_design_on_one_grid(viewer, layers, workbench, fake):
+    layers.go_to(workbench.session.current)
+
+    names = [layer.name for layer in viewer.layers]
+    assert names == ["image", "given labels", "corrected labels", "noise likelihood", "region"]
+    assert all(np.allclose(layer.scale, fake.SPACING) for layer in viewer.layers)
+    assert {str(unit) for layer in viewer.layers for unit in layer.units} == {"millimeter"}
+
+
+def test_layers_are_views_of_the_session_and_only_corrected_can_be_painted(layers, workbench):
+    view = workbench.session.view
+
+    layers.corrected.data_setitem((np.array([3]), np.array([4]), np.array([5])), 2)
+
+    assert view.corrected["labels"][3, 4, 5] == 2
+    assert np.may_share_memory(layers.viewer.layers["image"].data, view.images[0])
+    assert not layers.viewer.layers["given labels"].editable
+
+
+def test_the_overlay_hides_what_is_below_the_threshold(layers, workbench):
+    layers.set_threshold(0.9)
+
+    assert layers.likelihood.contrast_limits == pytest.approx([229.5, 255])
+    assert layers.likelihood.colormap.map(np.array([0.0]))[0, 3] == 0
+
+
+def test_going_to_a_region_moves_the_slice_and_keeps_zoom_and_contrast(viewer, layers, workbench):
+    viewer.scene.camera.zoom = 7.5
+    layers.viewer.layers["image"].contrast_limits = (10, 99)
+    region = next(r for r in workbench.session.queue if r.case == "case-1" and r.from_class == 2)
+
+    layers.go_to(region)
+
+    assert viewer.dims.current_step[0] == 6
+    assert viewer.scene.camera.zoom == 7.5
+    assert layers.viewer.layers["image"].contrast_limits == [10, 99]
+
+
+def test_the_box_frames_the_region_on_each_of_its_slices(layers, workbench):
+    region = workbench.session.current
+
+    layers.go_to(region)
+
+    lines = layers.viewer.layers["region"].data
+    ends = np.concatenate([lines[:, 0], lines.sum(axis=1)])
+    assert set(lines[:, 0, 0]) == set(range(region.start[0], region.stop[0]))
+    assert np.allclose(ends.min(0)[1:], np.array(region.start[1:]) - 0.5)
+    assert np.allclose(ends.max(0)[1:], np.array(region.stop[1:]) - 0.5)
+
+
+def test_another_case_takes_the_same_layers(viewer, layers, workbench):
+    before = list(viewer.layers)
+
+    workbench.show(workbench.load("case-2"))
+
+    assert list(viewer.layers) == before
+    assert np.may_share_memory(layers.corrected.data, workbench.session.view.corrected["labels"])
+
+
+def test_an_undo_cannot_bring_back_voxels_of_before_a_decision(layers, workbench):
+    layers.corrected.data_setitem((np.array([3]), np.array([4]), np.array([5])), 2)
+    workbench.review(Verdict.ACCEPTED)
+    layers.refresh()
+    after = workbench.session.view.corrected["labels"].copy()
+
+    layers.corrected.undo()
+
+    assert np.array_equal(workbench.session.view.corrected["labels"], after)
+
+
+def test_a_stroke_is_told_with_its_box_in_array_indices(viewer, workbench):
+    told = []
+    layers = SessionLayers(viewer, workbench.session, lambda *box: told.append(box))
+
+    layers.corrected.data_setitem((np.array([3, 4]), np.array([4, 9]), np.array([5, 6])), 2)
+    layers.corrected.brush_size = 3
+    layers.corrected.paint((2, 20, 30), 1)
+
+    assert told[0] == ((3, 4, 5), (5, 10, 7))
+    assert told[1][0] == (2, 19, 29)
+
+
+def test_a_sagittal_volume_is_shown_upright_and_painted_in_its_own_order(viewer, fake):
+    affine = ((3.0, 0.0, 0.0, -40.0), (0.0, 0.0, 1.2, -90.0), (0.0, -0.9, 0.0, 60.0), (0.0, 0.0, 0.0, 1.0))
+    workbench = fake.FakeWorkbench(affine=affine)
+    workbench.open("/data/project")
+    workbench.show(workbench.load("case-1"))
+    layers = SessionLayers(viewer, workbench.session)
+
+    at = tuple(np.array([int(i)]) for i in layers.shown.from_array((3, 4, 5)))
+    layers.corrected.data_setitem(at, 2)
+
+    assert layers.corrected.data.shape == (40, 56, 12)
+    assert workbench.session.view.corrected["labels"][3, 4, 5] == 2
+
+
+def test_affinity_lies_on_the_slice_that_was_clicked(viewer, layers, fake):
+    layers.show_affinity(np.ones((40, 56), np.float32), (5, 10, 20), axis=0)
+
+    layer = viewer.layers["affinity"]
+    assert layer.translate[0] == pytest.approx(5 * fake.SPACING[0])
+    assert [layer.name for layer in viewer.layers].index("affinity") > 3
+
+
+def test_a_case_without_a_run_has_no_overlay(viewer, layers, workbench):
+    import dataclasses
+
+    workbench.show(dataclasses.replace(workbench.session.view, likelihood={}))
+
+    assert "noise likelihood" not in viewer.layers
+
+
+def test_the_status_line_knows_patient_slice_and_plane(viewer, layers, fake):
+    said = layers.status((6 * 3.0, 15.0, 16.0))
+
+    assert said == "R 4.0  A 0.0  S 8.0 mm  ·  axial 7 of 12  ·  R–L  A–P"
+
+
+def test_a_layer_that_the_person_removed_comes_back_with_the_next_case(viewer, layers, workbench):
+    viewer.layers.remove("given labels")
+
+    workbench.show(workbench.load("case-2"))
+
+    assert [layer.name for layer in viewer.layers][:3] == ["image", "given labels", "corrected labels"]
+
+
+def test_closing_lets_go_of_the_session(viewer, layers, workbench):
+    layers.close()
+    data = layers.corrected.data
+
+    workbench.show(workbench.load("case-2"))
+
+    assert layers.corrected.data is data
+
+
+def test_a_box_in_2d_has_four_sides_that_meet():
+    lines = outline((2, 3), (5, 9), (0, 1))
+
+    ends = sorted(map(tuple, np.concatenate([lines[:, 0], lines.sum(axis=1)]).tolist()))
+    assert ends == sorted([(1.5, 2.5), (1.5, 8.5), (4.5, 2.5), (4.5, 8.5)] * 2)
+
+
+def test_the_box_of_a_stroke_spans_all_its_atoms():
+    atoms = [((np.array([1]), np.array([5])), 0, 1), ((np.array([3]), np.array([2])), 0, 1)]
+
+    assert stroke_box(atoms, (9, 9)) == ((1, 2), (4, 6))
