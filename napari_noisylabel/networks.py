@@ -44,7 +44,15 @@ class SegmentationNetwork(nn.Module):
         self.factor = factor
 
     def forward(self, images: Tensor) -> Output:
-        features = self.activation(self.backbone(images))
+        out = self.backbone(images)
+        if isinstance(out, (list, tuple)):  # networks with deep supervision: the full resolution comes first
+            out = out[0]
+        if out.shape[2:] != images.shape[2:]:
+            raise BadSetting(
+                f"a network must give one value per voxel: {type(self.backbone).__name__} made {tuple(out.shape)} of "
+                f"{tuple(images.shape)}. Choose a segmentation network."
+            )
+        features = self.activation(out)
         logits = {name: head(features) for name, head in zip(self.tracks, self.heads, strict=True)}
         return Output(logits, features)
 
@@ -106,11 +114,15 @@ def _monai_network(name: str, n_dims: int, in_channels: int, settings: Mapping[s
             f"there is no network {name!r}. Use 'unet', 'unet-large' or the name of a network of MONAI, "
             "for example 'BasicUNet', 'SegResNet' or 'AttentionUnet'."
         )
+    wanted = {"spatial_dims": n_dims, "in_channels": in_channels, "out_channels": FEATURES, **settings}
+    needed = inspect.signature(factory).parameters
+    wanted |= {k: v for k, v in (("channels", SMALL), ("strides", (2, 2, 2))) if k in needed and k not in settings}
     try:
-        backbone = factory(spatial_dims=n_dims, in_channels=in_channels, out_channels=FEATURES, **settings)
+        return factory(**wanted)
     except (TypeError, ValueError) as error:
-        raise BadSetting(f"MONAI's {name} cannot be built with {dict(settings)}: {error}.") from None
-    return backbone
+        raise BadSetting(
+            f"MONAI's {name} cannot be built for {n_dims}-D segmentation here: {error}. Choose another network."
+        ) from None
 
 
 def n_parameters(network: nn.Module) -> int:

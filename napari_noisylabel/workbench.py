@@ -101,15 +101,18 @@ class Workbench:
         return chosen
 
     def propose(
-        self, level: str = "case", threshold: float = 0.0, run: str | None = None
-    ) -> tuple[Region, ...]:
+        self, level: str = "case", threshold: float = 0.0, run: str | None = None,
+        progress: Callable[[Report], None] | None = None,
+    ) -> tuple[Region, ...]:  # fmt: skip
         """Filter the stored scores again and rebuild the regions, in this process.
 
         `threshold` 0 takes the level's default. Returns the open regions, best first.
         """
         chosen = self._complete_run(run)
-        for _ in refilter(self.store, self.store.run_folder(chosen.id), FilterRequest(chosen.id, level, threshold)):
-            pass
+        request = FilterRequest(chosen.id, level, threshold).checked()
+        for report in refilter(self.store, self.store.run_folder(chosen.id), request):
+            if progress is not None:
+                progress(report)
         self._take_in(chosen.id)
         self.score(chosen.id)
         return self.session.queue
@@ -293,9 +296,18 @@ class Workbench:
                 f"no open region has a likelihood of {limit:g} or more: nothing was accepted. Lower --min-likelihood, "
                 "or filter again with a lower threshold."
             )
-        events = [self._append_verdict(r, Verdict.ACCEPTED, by or self.session.by) for r in chosen]
-        self._show_queue()
+        events = self.review_all(Verdict.ACCEPTED, [r.id for r in chosen], by=by)
         return events, sum(voxel_runs.count(voxel_runs.changed_runs(e.runs)) for e in events)
+
+    def review_all(self, verdict: Verdict, regions: Sequence[int], *, by: str = "") -> list[Event]:
+        """Accept or reject many regions as one transaction: all, or none. Raises as `review`."""
+        name = by or self.session.by
+        events = [self._decide(self.store.region(number), verdict, name) for number in regions]
+        written = self.store.append_all(events)
+        for event in written:
+            self._apply(event)
+        self._show_queue(keep_order=True)
+        return list(written)
 
     def affinity(self, case_id: str, index: Sequence[int], axis: int = 0) -> np.ndarray:
         """Which pixels the network believes belong with one voxel: cosine of the run's features.
@@ -394,11 +406,6 @@ class Workbench:
             raise NothingToDo(f"there is no decision to {word}. Nothing has changed.")
         return (undoing if undo else redoing)(target, by, note=note)
 
-    def _append_verdict(self, region: Region, verdict: Verdict, by: str) -> Event:
-        written = self.store.append(self._decide(region, verdict, by))
-        self._apply(written)
-        return written
-
     def _apply(self, event: Event) -> None:
         """Bring the labels on the screen to what the log says."""
         view = self.session.view
@@ -487,10 +494,11 @@ class Workbench:
         """Put the regions that a worker left into the project. Runs aside; touches no session."""
         store = self.store
         result = read_result(store.run_folder(run_id))
-        store.replace_open_regions(run_id, result.regions, result.voxels)
-        store.add_filter(result.filter)
-        if complete:
-            store.set_run(run_id, state=RunState.COMPLETE, finished=now())
+        with store.transaction():
+            store.replace_open_regions(run_id, result.regions, result.voxels)
+            store.add_filter(result.filter)
+            if complete:
+                store.set_run(run_id, state=RunState.COMPLETE, finished=now())
         return complete
 
     def _finish(self, report: Report, trained: bool) -> None:

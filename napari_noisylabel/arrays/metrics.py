@@ -244,7 +244,14 @@ def average_precision(score: np.ndarray, wrong: np.ndarray) -> float:
 
     Source: Davis and Goadrich, ICML 2006; steps as in scikit-learn.
     """
-    hits, misses = _counts_per_score(score, wrong)
+    return precision_over_counts(*count_scores(score, wrong))
+
+
+def precision_over_counts(hits: np.ndarray, misses: np.ndarray) -> float:
+    """`average_precision` from wrong and right voxels per distinct score, ascending.
+
+    Counts of several cases can be added up first (`count_scores`).
+    """
     found = np.cumsum(hits[::-1])
     seen = found + np.cumsum(misses[::-1])
     precision = np.divide(found, seen, out=np.zeros(seen.size), where=seen > 0)
@@ -259,9 +266,26 @@ def auroc(score: np.ndarray, wrong: np.ndarray) -> float:
 
     Source: Hanley and McNeil, Radiology 1982.
     """
-    hits, misses = _counts_per_score(score, wrong)
+    return area_under_roc(*count_scores(score, wrong))
+
+
+def area_under_roc(hits: np.ndarray, misses: np.ndarray) -> float:
+    """`auroc` from wrong and right voxels per distinct score, ascending."""
     below = np.cumsum(misses) - misses / 2
     return _ratio(float(below @ hits), float(hits.sum()) * float(misses.sum()))
+
+
+def count_scores(score: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Wrong and right voxels per distinct score, ascending; some counts may be 0 and 0.
+
+    Of bool, uint8 and uint16 scores there is one count per value of the type: those of several
+    cases can be added up. Arguments and exceptions are those of `average_precision`.
+    """
+    score, wrong = np.asarray(score), np.asarray(wrong, dtype=bool)
+    _check_shapes(score, wrong, "score", "wrong voxels")
+    if score.dtype in (np.bool_, np.uint8, np.uint16):
+        return _counted(score, wrong)
+    return _sorted(score[wrong], score[~wrong])
 
 
 # ---------------------------------------------------------------- helpers
@@ -286,15 +310,6 @@ def _blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
     flat = [array.reshape(-1) for array in arrays]
     for a in range(0, flat[0].size, BLOCK):
         yield tuple(array[a : a + BLOCK] for array in flat)
-
-
-def _counts_per_score(score: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Wrong and right voxels per distinct score, ascending; some counts may be 0 and 0."""
-    score, wrong = np.asarray(score), np.asarray(wrong, dtype=bool)
-    _check_shapes(score, wrong, "score", "wrong voxels")
-    if score.dtype in (np.bool_, np.uint8, np.uint16):
-        return _counted(score, wrong)
-    return _sorted(score[wrong], score[~wrong])
 
 
 def _counted(score: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,22 +9,28 @@ from typing import Any
 
 import numpy as np
 
+from napari_noisylabel.errors import UnreadableFile
 from napari_noisylabel.store.files import read_json, write_json
 from napari_noisylabel.store.maps import open_map, read_map, write_map
 
 STATISTICS = "statistics.json"
+DISTANCES = ("unseen", "seen", "between")
 
 
 @dataclass(frozen=True)
 class TrackStatistics:
     """What the filter needs of one case and track, so that it need not read maps.
 
-    `histogram` (K, BINS) voxels per class and score, verified ones left out; `displacement` (K,)
-    mean distance of the label's boundary from the proposal's, in voxels, NaN where there is none.
+    `histogram` (K, BINS) voxels per class and score, verified ones left out. Mean distances of
+    boundaries, in voxels, (K,), NaN where nothing shows the class: `unseen` of the label from the
+    network that has not seen the case, `seen` from those that were trained on it, `between` of
+    the two from each other.
     """
 
     histogram: np.ndarray
-    displacement: np.ndarray
+    unseen: np.ndarray
+    seen: np.ndarray
+    between: np.ndarray
 
 
 class CaseScores:
@@ -48,9 +54,16 @@ class CaseScores:
         """A map as a whole, or None."""
         return read_map(self.folder, name)
 
+    def require(self, name: str) -> np.ndarray:
+        """A map as a whole. Raises UnreadableFile."""
+        found = self.read(name)
+        if found is None:
+            raise UnreadableFile(f"map {name!r} is missing in {self.folder}. Train again: this run is not complete.")
+        return found
+
     def write_statistics(self, statistics: Mapping[str, TrackStatistics]) -> None:
         tree = {
-            track: {"histogram": _sparse(own.histogram), "displacement": own.displacement.tolist()}
+            track: {"histogram": _sparse(own.histogram), **{name: getattr(own, name).tolist() for name in DISTANCES}}
             for track, own in statistics.items()
         }
         write_json(self.folder / STATISTICS, tree, nan_as_null=True)
@@ -58,7 +71,10 @@ class CaseScores:
     def statistics(self) -> dict[str, TrackStatistics]:
         """Per track. Raises UnreadableFile."""
         tree = read_json(self.folder / STATISTICS)
-        return {t: TrackStatistics(_dense(s["histogram"]), np.array(s["displacement"], float)) for t, s in tree.items()}
+        return {
+            track: TrackStatistics(_dense(own["histogram"]), *(np.array(own[name], float) for name in DISTANCES))
+            for track, own in tree.items()
+        }
 
 
 def _sparse(histogram: np.ndarray) -> dict[str, Any]:

@@ -28,6 +28,8 @@ def save_checkpoint(folder: Path, name: str, tree: Tree, beside: Mapping[str, st
         tensors: dict[str, Tensor] = {}
         plain = _split(tree, "t", tensors)
         save_file(tensors, aside / "tensors.safetensors")
+        with open(aside / "tensors.safetensors", "rb") as file:
+            os.fsync(file.fileno())
         for file_name, text in (beside or {}).items():
             (aside / file_name).write_text(text, encoding="utf-8")
         with open(aside / "state.json", "w", encoding="utf-8") as file:

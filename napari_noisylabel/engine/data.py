@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_noisylabel.records import IGNORE, Track
+from napari_noisylabel.store.files import disk_errors
 
 SAMPLES_PER_CLASS = 2000
 """Voxels remembered per class and case as centres of foreground patches."""
@@ -59,19 +60,28 @@ def normalise(image: np.ndarray) -> np.ndarray:
     """Intensities of each channel on one scale, whatever the file's.
 
     image (C, *spatial); clipped to its 0.5 and 99.5 percentiles (outliers such as metal or
-    burnt-in text decide nothing), then zero mean and unit standard deviation per channel. A channel
-    with one value becomes 0. Non-finite voxels count as the lowest value.
+    burnt-in text decide nothing; where the two are one value, as in nearly empty pictures, to its
+    whole range), then zero mean and unit standard deviation per channel. A channel with one value
+    becomes 0. Non-finite voxels count as the lowest value.
     """
     out = np.empty(image.shape, np.float32)
     for channel, target in zip(image, out, strict=True):
         finite = np.isfinite(channel)
         values = channel if finite.all() else channel[finite]
+        if not values.size:
+            target[...] = 0
+            continue
         step = max(1, values.size // 2_000_000)  # percentiles of a sample: exact enough, and quick
         low, high = np.percentile(values.reshape(-1)[::step], [0.5, 99.5])
-        np.clip(np.where(finite, channel, low), low, high, out=target)
+        if low == high:
+            low, high = values.min(), values.max()
+        if low == high:
+            target[...] = 0
+            continue
+        span = float(high) - float(low)
+        target[...] = (np.clip(np.where(finite, channel, low), low, high).astype(np.float64) - float(low)) / span
         target -= target.mean(dtype=np.float64)
-        spread = float(target.std(dtype=np.float64))
-        target *= 1 / spread if spread > 0 else 0.0
+        target /= target.std(dtype=np.float64)
     return out
 
 
@@ -94,10 +104,10 @@ def prepare(case: CaseArrays, tracks: Sequence[Track], folder: Path, seed: int) 
     image = _mapped(folder / "image.npy", normalise(case.image).astype(np.float16).reshape(-1, *depth, *shape))
     rng = np.random.default_rng([seed, *case.id.encode()])
     labels, verified, centres = {}, {}, {}
-    for track in tracks:
+    for i, track in enumerate(tracks):
         given = case.labels.get(track.name)
         values = np.full(shape, IGNORE, np.uint8) if given is None else given
-        labels[track.name] = _mapped(folder / f"labels-{track.name}.npy", values.reshape(*depth, *shape))
+        labels[track.name] = _mapped(folder / f"labels-{i}.npy", values.reshape(*depth, *shape))
         mask = case.verified.get(track.name)
         verified[track.name] = None if mask is None else mask.reshape(*depth, *shape)
         centres[track.name] = class_centres(labels[track.name], track.n_classes, rng)
@@ -138,5 +148,6 @@ def make_folds(cases: Iterable[PreparedCase], n_folds: int, seed: int) -> dict[s
 
 
 def _mapped(path: Path, array: np.ndarray) -> np.ndarray:
-    np.save(path, array)
+    with disk_errors(path):
+        np.save(path, array)
     return np.load(path, mmap_mode="r")

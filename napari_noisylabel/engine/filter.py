@@ -52,6 +52,18 @@ class FilterResult:
     voxels: tuple[np.ndarray, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class CaseMaps:
+    """One case and track as a filter sees it; maps are (*spatial)."""
+
+    labels: np.ndarray
+    proposal: np.ndarray
+    score: np.ndarray
+    rejection: np.ndarray
+    statistics: TrackStatistics
+    spacing: tuple[float, ...]
+
+
 def refilter(store: ProjectStore, folder: Path, request: FilterRequest) -> Iterator[Report]:
     """Fit the mixtures, write each case's likelihood map, find its regions.
 
@@ -113,23 +125,19 @@ def likelihood_counts(folder: Path) -> dict[str, np.ndarray]:
 
 
 class _CaseModel:
-    """Is this object of this case badly drawn? Then its rejected voxels are suspicious."""
+    """Is this object of this case badly drawn? Then what all networks reject is suspicious."""
 
     def __init__(
         self, store: ProjectStore, folder: Path, track: Track, cases: Sequence[Case], statistics: Mapping[str, Any]
     ) -> None:
-        training = [c.id for c in cases if not c.held_out]
-        moved = np.array([statistics[i][track.name].displacement for i in training]).reshape(-1, track.n_classes)
+        own = [statistics[c.id][track.name] for c in cases if not c.held_out]
+        moved = np.array([lk.excess(s.seen, s.between) for s in own]).reshape(-1, track.n_classes)
         self.fits = tuple(lk.fit_cases(moved[:, k]) for k in range(track.n_classes))
 
-    def likelihood(
-        self, case: str, labels: np.ndarray, proposal: np.ndarray, stored: np.ndarray, statistics: TrackStatistics
-    ) -> np.ndarray:
-        bad = [0.0] + [
-            float(lk.case_likelihood(fit, np.array(d)))
-            for fit, d in zip(self.fits[1:], statistics.displacement[1:], strict=True)
-        ]
-        return lk.case_map(np.array(bad), labels, proposal, stored)
+    def likelihood(self, maps: CaseMaps) -> np.ndarray:
+        excess = lk.excess(maps.statistics.seen, maps.statistics.between)
+        bad = [0.0] + [float(lk.case_likelihood(f, e)) for f, e in zip(self.fits[1:], excess[1:], strict=True)]
+        return lk.case_map(np.array(bad), maps.labels, maps.proposal, maps.rejection)
 
 
 class _VoxelModel:
@@ -142,13 +150,11 @@ class _VoxelModel:
         self.fits = lk.fit_voxels(np.sum(own, axis=0) if own else np.zeros((track.n_classes, lk.BINS)))
         self._table = lk.voxel_table(self.fits)
 
-    def likelihood(
-        self, case: str, labels: np.ndarray, proposal: np.ndarray, stored: np.ndarray, statistics: TrackStatistics
-    ) -> np.ndarray:
-        out = np.zeros(labels.shape, np.float32)
+    def likelihood(self, maps: CaseMaps) -> np.ndarray:
+        out = np.zeros(maps.labels.shape, np.float32)
         for k, row in enumerate(self._table):
-            own = labels == k
-            out[own] = row[stored[own]]
+            own = maps.labels == k
+            out[own] = row[maps.score[own]]
         return out
 
 
@@ -158,37 +164,36 @@ class _RegionModel:
     def __init__(
         self, store: ProjectStore, folder: Path, track: Track, cases: Sequence[Case], statistics: Mapping[str, Any]
     ) -> None:
-        self._spacing = {c.id: c.geometry.spacing for c in cases}
-        pieces: dict[int, list[np.ndarray]] = {k: [] for k in range(track.n_classes)}
+        pieces: list[tuple[np.ndarray, np.ndarray]] = []
         for case in (c for c in cases if not c.held_out):
-            labels, proposal, stored = _maps(store, folder, case, track)
-            if labels is not None:
-                found = self._candidates(case.id, labels, proposal, stored)
-                scores = self._scores(found, stored)
-                for k in pieces:
-                    pieces[k].append(scores[_concerned(found) == k])
-        self.fits = tuple(lk.fit_regions(np.concatenate(pieces[k] or [np.zeros(0)])) for k in pieces)
+            maps = _maps(store, folder, case, track, statistics[case.id])
+            if maps is not None:
+                found = self._candidates(maps)
+                pieces.append((_concerned(found), self._scores(found, maps)))
+        concerned = np.concatenate([c for c, _ in pieces] or [np.zeros(0)])
+        scores = np.concatenate([s for _, s in pieces] or [np.zeros(0)])
+        self.fits = tuple(lk.fit_regions(scores[concerned == k]) for k in range(track.n_classes))
 
-    def likelihood(
-        self, case: str, labels: np.ndarray, proposal: np.ndarray, stored: np.ndarray, statistics: TrackStatistics
-    ) -> np.ndarray:
-        out = np.zeros(labels.size, np.float32)
-        found = self._candidates(case, labels, proposal, stored)
+    def likelihood(self, maps: CaseMaps) -> np.ndarray:
+        out = np.zeros(maps.labels.size, np.float32)
+        found = self._candidates(maps)
         if len(found):
-            scores, rejected = self._scores(found, stored), found.means(lk.rejection_table()[stored])
+            scores, rejected = self._scores(found, maps), found.means(lk.rejection_table()[maps.score])
             concerned = _concerned(found)
             values = np.zeros(len(found))
             for k, fit in enumerate(self.fits):
-                values[concerned == k] = lk.region_likelihood(fit, scores[concerned == k], rejected[concerned == k])
+                own = concerned == k
+                values[own] = lk.region_likelihood(fit, scores[own], rejected[own])
             out[found.indices] = np.repeat(values, found.sizes)
-        return out.reshape(labels.shape)
-
-    def _candidates(self, case: str, labels: np.ndarray, proposal: np.ndarray, stored: np.ndarray) -> Components:
-        return find_regions(labels, proposal, labels != IGNORE, self._spacing[case])
+        return out.reshape(maps.labels.shape)
 
     @staticmethod
-    def _scores(found: Components, stored: np.ndarray) -> np.ndarray:
-        return found.means(lk.to_nats(stored)) * np.sqrt(found.sizes)
+    def _candidates(maps: CaseMaps) -> Components:
+        return find_regions(maps.labels, maps.proposal, maps.labels != IGNORE, maps.spacing)
+
+    @staticmethod
+    def _scores(found: Components, maps: CaseMaps) -> np.ndarray:
+        return found.means(lk.to_nats(maps.score)) * np.sqrt(found.sizes)
 
 
 _FITTERS: Mapping[FilterLevel, Any] = {
@@ -206,37 +211,44 @@ def _case_regions(
     statistics: Mapping[str, TrackStatistics], request: FilterRequest, counts: Mapping[str, np.ndarray],
 ) -> Iterator[tuple[list[Region], Components]]:  # fmt: skip
     """The regions of one case, track by track; its likelihood maps are written on the way."""
-    scores = CaseScores(folder, case.id)
     for track in store.tracks:
-        labels, proposal, stored = _maps(store, folder, case, track)
-        if labels is None:
+        maps = _maps(store, folder, case, track, statistics)
+        if maps is None:
             continue
-        own = models[track.name].likelihood(case.id, labels, proposal, stored, statistics[track.name])
-        own[labels == IGNORE] = 0
-        verified = store.verified(case.id, track.name, labels.shape)
+        own = models[track.name].likelihood(maps)
+        own[maps.labels == IGNORE] = 0
+        verified = store.verified(case.id, track.name, maps.labels.shape)
         if verified is not None:
             own[verified] = 0
-        scores.write(f"{track.name}.likelihood", lk.as_uint8(own))
+        shown = lk.as_uint8(own)
+        CaseScores(folder, case.id).write(f"{track.name}.likelihood", shown)
         if not case.held_out:
-            changed = proposal != labels
-            counts[track.name][:] += np.bincount(lk.as_uint8(own[changed]), minlength=256)
-        found = find_regions(labels, proposal, own >= request.threshold, case.geometry.spacing)
-        yield _regions(request.run, case, track, found, own, stored, statistics[track.name].histogram), found
+            counts[track.name][:] += np.bincount(shown[maps.proposal != maps.labels], minlength=256)
+        found = find_regions(maps.labels, maps.proposal, own >= request.threshold, maps.spacing)
+        yield _regions(request.run, case, track, found, own, maps), found
 
 
-def _maps(store: ProjectStore, folder: Path, case: Case, track: Track) -> tuple[Any, Any, Any]:
-    """Labels now, proposal and stored score; None where the case has no labels of the track."""
-    scores = CaseScores(folder, case.id)
+def _maps(
+    store: ProjectStore, folder: Path, case: Case, track: Track, statistics: Mapping[str, TrackStatistics]
+) -> CaseMaps | None:
+    """Labels as they are now, and what the run left; None where the case has no labels of the track."""
     if track.name not in case.labels:
-        return None, None, None
-    return labels_of(store, case)[track.name], scores.read(f"{track.name}.proposal"), scores.read(f"{track.name}.score")
+        return None
+    scores = CaseScores(folder, case.id)
+    return CaseMaps(
+        labels_of(store, case)[track.name],
+        *(scores.require(f"{track.name}.{name}") for name in ("proposal", "score", "rejection")),
+        statistics[track.name],
+        case.geometry.spacing,
+    )
 
 
 def _regions(
-    run: str, case: Case, track: Track, found: Components, own: np.ndarray, stored: np.ndarray, histogram: np.ndarray
+    run: str, case: Case, track: Track, found: Components, own: np.ndarray, maps: CaseMaps
 ) -> list[Region]:
-    likelihood, score = found.means(own), found.means(lk.to_nats(stored))
-    voxel = float(np.prod(case.geometry.spacing))
+    likelihood, score = found.means(own), found.means(lk.to_nats(maps.score))
+    voxel = float(np.prod(maps.spacing))
+    histogram = maps.statistics.histogram
     above = np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1] / np.maximum(histogram.sum(1, keepdims=True), 1)
     bins = np.clip((score / lk.MAX_SCORE * lk.BINS).astype(int), 0, lk.BINS - 1)
     return [

@@ -7,6 +7,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from napari_noisylabel.engine.predict import Predictor
 from napari_noisylabel.engine.settings import EngineSettings
 from napari_noisylabel.errors import RunFailed
 from napari_noisylabel.methods.base import Batch, Method, Prediction, Stage
-from napari_noisylabel.networks import build_network
+from napari_noisylabel.networks import build_network, load_weights
 from napari_noisylabel.records import Track
 
 MAX_GRADIENT = 12.0  # norm at which gradients are clipped, as nnU-Net does
@@ -56,21 +57,25 @@ class Fold:
         self.epoch = 0
         self._cases = {c.id: c for c in cases}
         self.case_ids = tuple(self._cases)
-        self.spacing = {c.id: c.spacing[3 - len(c.shape) :] for c in cases}
-        self.labels = {c.id: {t: c.as_given(a) for t, a in c.labels.items()} for c in cases}
-        self.verified = {
+        self.spacing: Mapping[str, tuple[float, ...]] = {c.id: c.spacing[3 - len(c.shape) :] for c in cases}
+        self.labels: Mapping[str, Mapping[str, np.ndarray]] = {
+            c.id: {t: c.as_given(a) for t, a in c.labels.items()} for c in cases
+        }
+        self.verified: Mapping[str, Mapping[str, np.ndarray | None]] = {
             c.id: {t: None if v is None else c.as_given(v) for t, v in c.verified.items()} for c in cases
         }
         self.working_labels = {i: {t: np.array(a) for t, a in tracks.items()} for i, tracks in self.labels.items()}
         self._extra: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-        self._added: list[dict[str, Any]] = []
+        self._added: list[nn.Parameter] = []
+        self._started = False
         self._restarts = 0
-        self._step = self._steps_total = 0
         self._stages = method.stages(spec.epochs)
-        self.networks: list[nn.Module] = []
-        self.ema: list[nn.Module] | None = None
         self.rng = np.random.default_rng([spec.seed, number, 0])
-        self.restart()
+        fresh = (self._new_network(i) for i in range(method.n_networks))
+        self.networks: list[nn.Module] = [spec.fabric.setup_module(network) for network in fresh]
+        keeps_ema = spec.engine.ema > 0 and method.uses_ema
+        self.ema = [_frozen_copy(_bare(net)) for net in self.networks] if keeps_ema else None
+        self._optimizer = self._make_optimizer()
 
     # ------------------------------------------------------------ what methods ask
 
@@ -89,24 +94,25 @@ class Fold:
         return self.epoch in np.cumsum([0, *(s.epochs for s in self._stages)])[:-1]
 
     def add_parameters(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
-        self._added.append({"params": list(parameters), "lr": lr, "base_lr": lr, "weight_decay": 0.0})
-        for p in self._added[-1]["params"]:
+        if self._started:
+            raise RuntimeError("a method adds its parameters in on_run_start, so that a resumed run has them, too")
+        own = list(parameters)
+        for p in own:
             p.data = p.data.to(self.device)
-        self._optimizer = self._make_optimizer()
+        self._added += own
+        self._optimizer.add_param_group(self._group(own, lr, weight_decay=0.0))
 
     def restart(self, network: int | None = None) -> None:
-        which = range(self.method.n_networks) if network is None else [network]
-        for i in which:
-            fresh = self._new_network(i)
-            if i < len(self.networks):
-                self.networks[i].load_state_dict(fresh.state_dict())
-            else:
-                self.networks.append(self.spec.fabric.setup_module(fresh))
         self._restarts += 1
-        if self.spec.engine.ema and self.method.uses_ema:
-            self.ema = [_frozen_copy(_bare(net)) for net in self.networks]
-        self._optimizer = self._make_optimizer()
-        self._step, self._steps_total = 0, self._steps_left()
+        for i in range(len(self.networks)) if network is None else [network]:
+            weights = self._new_network(i).state_dict()
+            _bare(self.networks[i]).load_state_dict(weights)
+            if self.ema is not None:
+                self.ema[i].load_state_dict(weights)
+            group = self._optimizer.param_groups[i]
+            group.update(done=0, total=self._steps_left())
+            for p in group["params"]:
+                self._optimizer.state.pop(p, None)
 
     def predict(
         self,
@@ -149,31 +155,43 @@ class Fold:
         """One optimiser step. Returns the loss, None where the method skipped. Raises RunFailed."""
         batch = self.batch(step)
         self._set_rates()
+        trained = self.stage.networks
         for i, network in enumerate(self.networks):
-            network.train(i in self.stage.networks)
+            network.train(i in trained).requires_grad_(i in trained)
         loss = self.method.loss(self, batch)
-        self._step += 1
+        self.keep_verified(batch.case_ids)
         if loss is None:
             return None
         value = float(loss.detach())
         if not math.isfinite(value):
             raise RunFailed(
                 f"the loss became {value} in fold {self.number}, epoch {self.epoch + 1}, step {step + 1} (cases "
-                f"{', '.join(sorted(set(batch.case_ids)))}). The last checkpoint is kept; lower lr, then resume."
+                f"{', '.join(sorted(set(batch.case_ids)))}). Look at these cases, or start a run with a lower lr."
             )
         self.spec.fabric.backward(loss)
-        nn.utils.clip_grad_norm_(self._trained_parameters(), MAX_GRADIENT)
+        for group in self._optimizer.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], MAX_GRADIENT)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self._average()
+        self._average(trained)
         return value
 
-    def keep_verified(self) -> None:
-        """Write what people verified back into the working labels."""
-        for case, tracks in self.verified.items():
-            for track, mask in tracks.items():
+    def keep_verified(self, cases: Iterable[str] | None = None) -> None:
+        """Write what people verified back into the working labels, of all cases or of some."""
+        for case in self.case_ids if cases is None else set(cases):
+            for track, mask in self.verified[case].items():
                 if mask is not None:
                     np.copyto(self.working_labels[case][track], self.labels[case][track], where=np.asarray(mask))
+
+    def start(self) -> None:
+        """The method's first moment; what it adds to the optimiser, it adds here."""
+        self.method.on_run_start(self)
+        self.keep_verified()
+        self._started = True
+
+    def forget(self) -> None:
+        """Give back what only training needs; the networks stay."""
+        self.working_labels, self._extra = {}, {}
 
     def state_dict(self) -> Tree:
         """Everything that the rest of the fold depends on."""
@@ -181,12 +199,13 @@ class Fold:
             "networks": [_bare(n).state_dict() for n in self.networks],
             "ema": None if self.ema is None else [n.state_dict() for n in self.ema],
             "optimizer": self._optimizer.state_dict(),
+            "added": [p.detach() for p in self._added],
             "method": self.method.state_dict(),
             "working": {i: {t: self._changes(i, t) for t in tracks} for i, tracks in self.labels.items()},
             "extra": _each_map(self._extra, _packed),
             "rng": self.rng.bit_generator.state,
             "torch_rng": torch.get_rng_state(),
-            "counters": [self._restarts, self._step, self._steps_total],
+            "restarts": self._restarts,
         }  # fmt: skip
 
     def load_state_dict(self, state: Tree) -> None:
@@ -194,6 +213,9 @@ class Fold:
             _bare(network).load_state_dict(weights)
         for network, weights in zip(self.ema or [], state["ema"] or [], strict=True):
             network.load_state_dict(weights)
+        with torch.no_grad():
+            for p, value in zip(self._added, state["added"], strict=True):
+                p.copy_(value)
         self.method.load_state_dict(state["method"])
         self._optimizer.load_state_dict(state["optimizer"])
         for case, tracks in state["working"].items():
@@ -203,7 +225,7 @@ class Fold:
         self._extra = _each_map(state["extra"], _unpacked)
         self.rng.bit_generator.state = state["rng"]
         torch.set_rng_state(state["torch_rng"])
-        self._restarts, self._step, self._steps_total = state["counters"]
+        self._restarts = state["restarts"]
 
     # ------------------------------------------------------------ helpers, in order of use
 
@@ -213,34 +235,39 @@ class Fold:
         torch.manual_seed(int(entropy.generate_state(1)[0]))
         channels = spec.in_channels * (2 * spec.plan.context + 1)
         tracks = {t.name: t.n_classes for t in self.tracks}
-        return build_network(spec.engine.network, spec.plan.n_dims, channels, tracks, strides=spec.strides)
+        network = build_network(spec.engine.network, spec.plan.n_dims, channels, tracks, strides=spec.strides)
+        if spec.engine.weights and index == 0:  # the others stay random: two equal networks would stay equal
+            load_weights(network, Path(spec.engine.weights))
+        return network
 
     def _make_optimizer(self) -> Any:
+        """One group per network, in their order; those of the method follow."""
         engine = self.spec.engine
-        groups = [
-            {"params": list(n.parameters()), "lr": engine.lr, "base_lr": engine.lr, "weight_decay": engine.weight_decay}
-            for n in self.networks
-        ]
-        return self.spec.fabric.setup_optimizers(torch.optim.AdamW(groups + self._added))
+        groups = [self._group(list(n.parameters()), engine.lr, engine.weight_decay) for n in self.networks]
+        return self.spec.fabric.setup_optimizers(torch.optim.AdamW(groups))
+
+    def _group(self, parameters: list[nn.Parameter], lr: float, weight_decay: float) -> dict[str, Any]:
+        own = {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": weight_decay}
+        return {**own, "done": 0, "total": self._steps_left()}
 
     def _steps_left(self) -> int:
         return max(1, (self.epochs - self.epoch) * self.spec.plan.steps)
 
     def _set_rates(self) -> None:
-        factor = 0.5 * (1 + math.cos(math.pi * min(1.0, self._step / self._steps_total)))
         for group in self._optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
-
-    def _trained_parameters(self) -> list[nn.Parameter]:
-        return [p for group in self._optimizer.param_groups for p in group["params"]]
+            done = min(1.0, group["done"] / group["total"])
+            group["lr"] = group["base_lr"] * 0.5 * (1 + math.cos(math.pi * done))
+            group["done"] += 1
 
     @torch.no_grad()
-    def _average(self) -> None:
+    def _average(self, which: Sequence[int]) -> None:
         if self.ema is None:
             return
-        decay = min(self.spec.engine.ema, (1 + self._step) / (10 + self._step))
-        for mean, network in zip(self.ema, self.networks, strict=True):
-            for a, b in zip(mean.state_dict().values(), _bare(network).state_dict().values(), strict=True):
+        for i in which:
+            done = self._optimizer.param_groups[i]["done"]
+            decay = min(self.spec.engine.ema, (1 + done) / (10 + done))
+            mean, network = self.ema[i].state_dict(), _bare(self.networks[i]).state_dict()
+            for a, b in zip(mean.values(), network.values(), strict=True):
                 if a.dtype.is_floating_point:
                     a.lerp_(b, 1 - decay)
                 else:

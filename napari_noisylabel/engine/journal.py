@@ -56,7 +56,7 @@ class JournalReader:
             return []
         whole = data.rfind(b"\n") + 1
         self._at += whole
-        return [from_line(line) for line in data[:whole].decode("utf-8").splitlines() if line]
+        return [r for r in map(_parsed, data[:whole].splitlines()) if r is not None]
 
     def to_end(self) -> None:
         """Skip what is there already."""
@@ -77,21 +77,18 @@ def cut_back(folder: Path) -> None:
 def _reports_of_checkpoints(folder: Path) -> list[dict[str, Any]]:
     """Epoch reports up to the checkpoint of each fold, each once, the checkpoint's own included."""
     done: dict[tuple[int, int], dict[str, Any]] = {}
-    for line in journal_file(folder, "train").read_text(encoding="utf-8").splitlines():
-        try:
-            values = json.loads(line)
-        except ValueError:  # half a line of a killed worker
-            continue
-        if values.get("kind") == "epoch":
-            done[(values["fold"], values["epoch"])] = values
+    for line in journal_file(folder, "train").read_bytes().splitlines():
+        report = _parsed(line)  # None: half a line of a killed worker
+        if report is not None and report.kind == "epoch":
+            done[(report.fold, report.epoch)] = _plain(asdict(report))
     last: dict[int, int] = {}
     for fold in sorted((folder / "checkpoints").glob("fold-*")):
         names = sorted(p.name for p in fold.glob("epoch-*"))
         if names:
             number = int(fold.name.split("-")[1])
             last[number] = int(names[-1].split("-")[1])
-            report = json.loads((fold / names[-1] / "report.json").read_text(encoding="utf-8"))
-            done[(number, last[number])] = report
+            own = json.loads((fold / names[-1] / "report.json").read_text(encoding="utf-8"))
+            done[(number, last[number])] = own
     return [done[key] for key in sorted(done) if key[1] <= last.get(key[0], -1)]
 
 
@@ -103,6 +100,14 @@ def to_line(report: Report) -> str:
 def from_line(line: str) -> Report:
     """The report of a line."""
     return Report(**json.loads(line))
+
+
+def _parsed(line: bytes) -> Report | None:
+    """The report of a line; None for one that a crash has torn."""
+    try:
+        return from_line(line.decode("utf-8"))
+    except (ValueError, TypeError):
+        return None
 
 
 def _plain(value: Any) -> Any:

@@ -46,14 +46,15 @@ class PatchPlan:
 def plan_patches(cases: Sequence[PreparedCase], settings: EngineSettings, factor: int, big_device: bool) -> PatchPlan:
     """Decide dimension, patch, batch and steps from the data and the device.
 
-    2-D where the arrays are, where slices are three times thicker than pixels, or where a volume
+    2-D where one of the arrays is, where slices are three times thicker than pixels, or where a volume
     has few slices for its width; patches hold a whole small case and at most 48^3 (192^2 in 2-D)
     voxels on a CPU, 96^3 (384^2) on a GPU.
     """
     shape = np.median([c.image.shape[1:] for c in cases], axis=0)
     spacing = np.median([c.spacing for c in cases], axis=0)
-    axis = _slice_axis(shape, spacing)
-    dims = settings.dims
+    flat_arrays = any(len(c.shape) == 2 for c in cases)
+    axis = 0 if flat_arrays else _slice_axis(shape, spacing)
+    dims = "2d" if flat_arrays else settings.dims
     if dims == "auto":
         thick = spacing[axis] >= THICK * np.delete(spacing, axis).min() and shape[axis] > 1
         flat = shape[axis] * 6 < np.delete(shape, axis).min()
@@ -104,7 +105,7 @@ def patch_start(
     shape, size = np.array(case.image.shape[1:]), np.array(plan.size)
     centre = None
     if rng.random() < foreground:
-        track = tracks[rng.integers(len(tracks))]
+        track = tracks[int(rng.integers(len(tracks)))]
         classes = case.centres[track.name]
         if classes:
             voxels = classes[sorted(classes)[rng.integers(len(classes))]]
@@ -120,13 +121,14 @@ def patch_start(
 
 def cut(array: np.ndarray, start: Sequence[int], size: Sequence[int], fill: float) -> np.ndarray:
     """The box of `array` (..., Z, Y, X) at `start`, padded with `fill` where it leaves the array."""
-    inside, pad = [], []
+    inside: list[slice] = []
+    pad: list[tuple[int, int]] = []
     for a, (lo, n) in enumerate(zip(start, size, strict=True)):
         extent = array.shape[array.ndim - 3 + a]
         first, last = max(lo, 0), min(lo + n, extent)
         inside.append(slice(first, last))
         pad.append((first - lo, lo + n - last))
-    box = np.asarray(array[(..., *inside)])
+    box = np.asarray(array[..., inside[0], inside[1], inside[2]])
     if any(p != (0, 0) for p in pad):
         box = np.pad(box, [(0, 0)] * (array.ndim - 3) + pad, constant_values=fill)
     return box
@@ -197,9 +199,10 @@ def _planes(
     planes = []
     for track in tracks:
         m = maps[track.name]
-        planes += [cut_map(m.labels, start, plan, IGNORE), cut_map(m.working, start, plan, IGNORE)]
-        shape = planes[-1].shape
-        planes.append(np.zeros(shape) if m.verified is None else cut_map(m.verified, start, plan, 0))
+        labels, working = cut_map(m.labels, start, plan, IGNORE), cut_map(m.working, start, plan, IGNORE)
+        shape = labels.shape
+        verified = np.zeros(shape, bool) if m.verified is None else cut_map(m.verified, start, plan, 0)
+        planes += [labels, np.where(verified, labels, working), verified]
         planes += [cut_map(m.extra[n], start, plan, 0) if n in m.extra else np.ones(shape) for n in names]
     return [p.astype(np.float32) for p in planes]
 

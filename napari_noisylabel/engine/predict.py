@@ -49,19 +49,17 @@ class Predictor:
         for track in self.tracks:
             probs[track.name] = case.as_given(planes[at : at + track.n_classes])
             at += track.n_classes
-        kept = case.as_given(planes[at:]) if features and not _two_axes(case) else planes[at:, 0]
-        return Prediction(case.id, probs, _halved(kept) if features else None)
+        return Prediction(case.id, probs, _halved(case.as_given(planes[at:])) if features else None)
 
     def _mean_over_views(
         self, network: nn.Module, case: PreparedCase, views: Sequence[str], features: bool
     ) -> np.ndarray:
-        total: np.ndarray | None = None
-        for view in views:
-            planes = self._one_view(network, case, view, features)
-            total = planes if total is None else total + planes
-        if total is None:
+        if not views:
             raise ValueError("views must name at least one view; use ('',) for the image as it is")
-        return total if len(views) == 1 else total / np.float16(len(views))
+        total = self._one_view(network, case, views[0], features)
+        for view in views[1:]:
+            total = total.astype(np.float32) + self._one_view(network, case, view, features)
+        return total if len(views) == 1 else (total / len(views)).astype(np.float16)
 
     def _one_view(self, network: nn.Module, case: PreparedCase, view: str, features: bool) -> np.ndarray:
         run = self._slices if self.plan.n_dims == 2 else self._volume
@@ -117,10 +115,6 @@ class Predictor:
         return np.moveaxis(np.concatenate(done), 0, 1 + axis)
 
 
-def _two_axes(case: PreparedCase) -> bool:
-    return len(case.shape) == 2
-
-
 def _parse_view(view: str) -> tuple[list[int], float]:
     """"" -> as is; "flip0" or "flip01" -> axes to mirror; "scale0.7" -> zoom; joined by "+"."""
     flips: list[int] = []
@@ -140,9 +134,15 @@ def _resized(images: Tensor, size: list[int]) -> Tensor:
 
 
 def _padded(images: Tensor, factor: int) -> tuple[Tensor, tuple[slice, ...]]:
-    """`images` padded at the end of each axis to a multiple of `factor`, and how to cut that off."""
+    """`images` padded at the end of each axis to a multiple of `factor`, and how to cut that off.
+
+    The last axis gets at least two factors: one single voxel at the bottom has no spread to
+    normalise by.
+    """
     size = images.shape[2:]
     extra = [(-s) % factor for s in size]
+    if max(size) <= factor:
+        extra[-1] += factor
     crop = (slice(None), slice(None), *(slice(0, s) for s in size))
     if not any(extra):
         return images, crop

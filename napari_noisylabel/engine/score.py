@@ -1,4 +1,4 @@
-"""Measuring a case: score, probabilities, proposal and statistics from a network's prediction."""
+"""Measuring a case: score, probabilities, proposal and statistics from the networks' predictions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from napari_noisylabel.arrays.likelihood import displacement, score_histogram, to_uint16
+from napari_noisylabel.arrays.likelihood import as_uint8, displacement, rejection, score_histogram, to_uint16
 from napari_noisylabel.engine.casemaps import CaseScores, TrackStatistics
 from napari_noisylabel.engine.data import PreparedCase
 from napari_noisylabel.methods.base import Method, Prediction
@@ -16,30 +16,49 @@ from napari_noisylabel.records import IGNORE, Track
 def score_case(
     scores: CaseScores,
     case: PreparedCase,
-    prediction: Prediction,
+    unseen: Prediction,
+    seen: Prediction,
     tracks: Sequence[Track],
     method: Method,
     axes: Sequence[int],
 ) -> None:
     """Measure a case against the labels the run trains on, and keep what was found.
 
-    `axes` of (Z, Y, X) in which neighbouring voxels count as neighbours: in-plane for slices.
+    Parameters
+    ----------
+    unseen : by the network that was not trained on this case; score and proposal are from it.
+    seen : the mean of the networks that were. They only speak against regions, never for them.
+    axes : of (Z, Y, X) in which neighbouring voxels count as neighbours: in-plane for slices.
     """
     own_axes = [a - (3 - len(case.shape)) for a in axes if a >= 3 - len(case.shape)]
     statistics = {}
     for track in tracks:
-        name, probs = track.name, prediction.probs[track.name]
+        name, probs, other = track.name, unseen.probs[track.name], seen.probs[track.name]
         labels = np.asarray(case.as_given(case.labels[name]))
         proposal = method.propose(track, probs).astype(np.uint8)
         stored = to_uint16(method.score(track, probs, labels))
         verified = case.verified[name]
         skip = None if verified is None else np.asarray(case.as_given(verified))
-        known = np.where(labels == IGNORE, IGNORE, proposal)
-        moved = [np.nan] + [displacement(labels, known, k, own_axes) for k in range(1, track.n_classes)]
-        statistics[name] = TrackStatistics(score_histogram(stored, labels, track.n_classes, skip), np.array(moved))
+        statistics[name] = TrackStatistics(
+            score_histogram(stored, labels, track.n_classes, skip),
+            *_distances(labels, proposal, other.argmax(0).astype(np.uint8), track.n_classes, own_axes),
+        )
         scores.write(f"{name}.score", stored)
         scores.write(f"{name}.proposal", proposal)
+        scores.write(f"{name}.rejection", as_uint8(rejection(probs, other, labels)))
         scores.write(f"{name}.probs", np.round(probs.astype(np.float32) * 255).astype(np.uint8))
-    if prediction.features is not None:
-        scores.write("features", prediction.features)
+    if unseen.features is not None:
+        scores.write("features", unseen.features)
     scores.write_statistics(statistics)
+
+
+def _distances(
+    labels: np.ndarray, unseen: np.ndarray, seen: np.ndarray, n_classes: int, axes: Sequence[int]
+) -> tuple[np.ndarray, ...]:
+    """(K,) each: label from the unseen opinion, label from the seen one, one opinion from the other."""
+    known = labels != IGNORE
+    unseen, seen = np.where(known, unseen, IGNORE), np.where(known, seen, IGNORE)
+    pairs = ((labels, unseen), (labels, seen), (unseen, seen))
+    return tuple(
+        np.array([np.nan] + [displacement(a, b, k, axes) for k in range(1, n_classes)]) for a, b in pairs
+    )

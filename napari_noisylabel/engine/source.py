@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_noisylabel.engine.data import CaseArrays
 from napari_noisylabel.io.cases import load_image, load_labels
-from napari_noisylabel.records import Case, Track, Verdict
+from napari_noisylabel.records import Case, Track
 from napari_noisylabel.store import ProjectStore
 
 
@@ -17,7 +17,7 @@ def iterate_cases(store: ProjectStore, label_version: int) -> Iterator[CaseArray
     for case in store.cases():
         labels = labels_of(store, case, label_version)
         shape = case.geometry.shape
-        verified = {t.name: store.verified(case.id, t.name, shape, upto=label_version) for t in store.tracks}
+        masks = {t.name: store.verified(case.id, t.name, shape, upto=label_version) for t in store.tracks}
         yield CaseArrays(
             id=case.id,
             group=case.group,
@@ -25,8 +25,8 @@ def iterate_cases(store: ProjectStore, label_version: int) -> Iterator[CaseArray
             spacing=case.geometry.spacing,
             image=load_image(case),
             labels=labels,
-            verified=verified,
-            verified_case=_is_verified(store, case, label_version),
+            verified=masks,
+            verified_case=bool(labels) and all(_is_full(masks[t]) for t in labels),
             photograph=case.geometry.unit == "px" and case.geometry.ndim == 2,
         )
 
@@ -44,7 +44,5 @@ def given_of(tracks: tuple[Track, ...], case: Case) -> Mapping[Track, np.ndarray
     return {track: load_labels(case, track) for track in tracks if track.name in case.labels}
 
 
-def _is_verified(store: ProjectStore, case: Case, label_version: int) -> bool:
-    events = store.active_events(case.id)
-    whole = {e.track for e in events if e.verdict == Verdict.VERIFIED and e.number <= label_version}
-    return whole >= set(case.labels) and bool(case.labels)
+def _is_full(mask: np.ndarray | None) -> bool:
+    return mask is not None and bool(mask.all())

@@ -30,10 +30,11 @@ from napari_noisylabel.engine.spec import RunSpec
 from napari_noisylabel.errors import InputError
 from napari_noisylabel.methods import method_info
 from napari_noisylabel.methods.base import Method, Prediction
-from napari_noisylabel.networks import load_weights
 from napari_noisylabel.records import IGNORE, Report, Track
 
 REPORT_EVERY_S = 0.1
+FOLD_STEPS = 1000
+"""Steps of a fold where the size of the data decides: 150 images of 256 x 256 take some 15 minutes on two cores."""
 CURVE_CASES = 6
 """Unseen cases that each epoch's Dice curve is measured on."""
 
@@ -72,6 +73,11 @@ def settle(spec: RunSpec) -> RunSpec:
     return replace(spec, device=device, engine=engine.model_dump(), settings=info.check(spec.settings).model_dump())
 
 
+def default_epochs(plan: PatchPlan) -> int:
+    """Epochs where nobody asked for a number: more for few cases, and what two CPU cores can do for many."""
+    return int(np.clip(round(FOLD_STEPS / plan.steps), 10, 60))
+
+
 def train(
     spec: RunSpec, cases: Iterator[CaseArrays] | Sequence[CaseArrays], tracks: Sequence[Track], folder: Path
 ) -> Iterator[Report]:
@@ -108,6 +114,8 @@ def _train_prepared(
     _check_enough(training, spec.folds)
     folds = make_folds(training, spec.folds, spec.seed)
     plan = plan_patches(training, engine, _factor(engine), big_device=spec.device != "cpu")
+    spec = replace(spec, epochs=spec.epochs or default_epochs(plan))
+    yield Report(spec.run, "start", epochs=spec.epochs, message="training")
     fabric = Fabric(accelerator=spec.device, devices=1, precision=engine.precision)  # type: ignore[arg-type]
     channels = training[0].image.shape[0]
     shared = FoldSpec(tracks, plan, engine, channels, spec.seed, spec.epochs, fabric, _strides(plan, engine))
@@ -116,23 +124,19 @@ def _train_prepared(
     for number in range(spec.folds):
         own = [c for c in training if folds[c.id] != number or spec.folds == 1]
         fold = Fold(shared, number, own, _method(spec))
-        if engine.weights:
-            load_weights(fold.best_network(), Path(engine.weights))
         unseen = [c for c in training if folds[c.id] == number]
         yield from _train_fold(spec, fold, unseen, folder, clock)
-        yield from _score_fold(spec, fold, unseen, folder)
+        fold.forget()
         members.append(fold)
-    yield from _score_held_out(spec, members, [c for c in prepared.values() if c.held_out], folder)
+    yield from _score(spec, members, folds, list(prepared.values()), folder)
 
 
 def _train_fold(
     spec: RunSpec, fold: Fold, unseen: Sequence[PreparedCase], folder: Path, clock: _Clock
 ) -> Iterator[Report]:
     checkpoints = folder / "checkpoints" / f"fold-{fold.number}"
+    fold.start()
     first = _resume(fold, checkpoints)
-    if first == 0:
-        fold.method.on_run_start(fold)
-        fold.keep_verified()
     for fold.epoch in range(first, spec.epochs):
         began = time.monotonic()
         fold.method.on_epoch_start(fold)
@@ -148,7 +152,7 @@ def _train_fold(
             "epoch",
             fold,
             seconds=time.monotonic() - began,
-            losses={"train": float(np.mean([v for v in losses if v is not None] or [np.nan]))},
+            losses=_mean_loss(losses),
             dice=_curve(fold, unseen[:CURVE_CASES]),
             inner=fold.method.inner(),
         )
@@ -157,25 +161,22 @@ def _train_fold(
     fold.epoch = spec.epochs
 
 
-def _score_fold(spec: RunSpec, fold: Fold, unseen: Sequence[PreparedCase], folder: Path) -> Iterator[Report]:
-    predictor, network = fold.predictor(), fold.best_network()
-    for i, case in enumerate(unseen):
-        scores = CaseScores(folder, case.id)
-        if not scores.complete:
-            prediction = predictor.predict(network, case, features=True)
-            score_case(scores, case, prediction, fold.tracks, fold.method, fold.spec.plan.in_plane)
-        yield Report(spec.run, "phase", fold.number, stage="score", done=i + 1, total=len(unseen))
-
-
-def _score_held_out(
-    spec: RunSpec, folds: Sequence[Fold], cases: Sequence[PreparedCase], folder: Path
+def _score(
+    spec: RunSpec, folds: Sequence[Fold], fold_of: Mapping[str, int], cases: Sequence[PreparedCase], folder: Path
 ) -> Iterator[Report]:
+    """Each training case by its own fold's network, held-out cases by the mean of all."""
     for i, case in enumerate(cases):
         scores = CaseScores(folder, case.id)
         if not scores.complete:
-            each = [f.predictor().predict(f.best_network(), case, features=f is folds[0]) for f in folds]
-            score_case(scores, case, _mean(each), folds[0].tracks, folds[0].method, folds[0].spec.plan.in_plane)
-        yield Report(spec.run, "phase", stage="score held-out", done=i + 1, total=len(cases))
+            own = fold_of.get(case.id)
+            each = [f.predictor().predict(f.best_network(), case, features=f.number == (own or 0)) for f in folds]
+            unseen = _mean(each) if own is None else each[own]
+            others = [p for f, p in zip(folds, each, strict=True) if f.number != own]
+            score_case(
+                scores, case, unseen, _mean(others or each), folds[0].tracks, folds[own or 0].method,
+                folds[0].spec.plan.in_plane,
+            )  # fmt: skip
+        yield Report(spec.run, "phase", stage="score", done=i + 1, total=len(cases))
 
 
 # ---------------------------------------------------------------- helpers, in order of use
@@ -248,13 +249,22 @@ def _curve(fold: Fold, unseen: Sequence[PreparedCase]) -> dict[str, float | None
     return {name: float(v.mean()) if v.size else None for name, v in means.items()}
 
 
+def _mean_loss(losses: Sequence[float | None]) -> dict[str, float]:
+    """Over the steps that were not skipped; empty if all were."""
+    taken = [v for v in losses if v is not None]
+    return {"train": float(np.mean(taken))} if taken else {}
+
+
 def _mean(predictions: Sequence[Prediction]) -> Prediction:
-    """The mean softmax of several networks."""
+    """The mean softmax of several networks, and the features of the one that gave them."""
+    if len(predictions) == 1:
+        return predictions[0]
+    features = next((p.features for p in predictions if p.features is not None), None)
     probs = {
-        t: (sum(p.probs[t].astype(np.float32) for p in predictions) / len(predictions)).astype(np.float16)
+        t: np.asarray(np.mean([p.probs[t] for p in predictions], axis=0, dtype=np.float32), np.float16)
         for t in predictions[0].probs
     }
-    return Prediction(predictions[0].case, probs, predictions[0].features)
+    return Prediction(predictions[0].case, probs, features)
 
 
 class _Clock:

@@ -58,6 +58,11 @@ class Watch:
             return False
 
     @property
+    def exit_code(self) -> int | None:
+        """How the worker ended: 0, 2 for unusable input, 130 stopped, 1 or a signal otherwise; None before."""
+        return self._process.poll()
+
+    @property
     def pid(self) -> int:
         return self._process.pid
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from napari_noisylabel.engine.filter import FilterRequest, refilter
 from napari_noisylabel.engine.journal import Journal, cut_back, stop_file
 from napari_noisylabel.engine.source import iterate_cases
-from napari_noisylabel.engine.spec import RunSpec, read_spec
+from napari_noisylabel.engine.spec import RunSpec, read_spec, write_spec
 from napari_noisylabel.errors import NoisyLabelError
 from napari_noisylabel.records import Report
 from napari_noisylabel.store import ProjectStore
@@ -69,8 +69,10 @@ def _drain(reports: Iterator[Report], journal: Journal, spec: RunSpec, asked_to_
 
 
 def _train(project: Path, spec: RunSpec, folder: Path) -> Iterator[Report]:
-    from napari_noisylabel.engine.train import train  # torch: seconds to import, not needed to filter
+    from napari_noisylabel.engine.train import settle, train  # torch: seconds to import, not needed to filter
 
+    spec = settle(spec)
+    write_spec(folder, spec)  # a resumed run keeps device, precision and threads
     with ProjectStore.open(project, read_only=True) as store:
         yield from train(spec, iterate_cases(store, spec.label_version), store.tracks, folder)
         yield from refilter(store, folder, FilterRequest(spec.run))
@@ -94,7 +96,6 @@ def _lower_priority() -> None:
 def _out_of_memory(error: BaseException) -> str:
     detail = str(error).splitlines()[0] if str(error) else "no detail"
     return f"training needs more memory than there is ({detail}). Lower batch or patch, or take the small network."
-
 
 
 

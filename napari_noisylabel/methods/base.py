@@ -2,7 +2,7 @@
 
 A method answers at five moments; `loss` is the only one it must write:
 
-    on_run_start(run)      once, before the first epoch
+    on_run_start(run)      before the first epoch; when a run is resumed, before its state is loaded
     on_epoch_start(run)    before each epoch's batches
     loss(run, batch)       the loss of one batch, or None to skip the step
     on_epoch_end(run)      after each epoch's batches
@@ -80,25 +80,43 @@ class Prediction:
 class FoldRun(Protocol):
     """What a method may ask of the fold it is part of, so that none needs a loop of its own."""
 
-    epoch: int
-    epochs: int
-    stage: Stage
-    tracks: tuple[Track, ...]
-    case_ids: tuple[str, ...]
-    spacing: Mapping[str, tuple[float, ...]]
-    device: torch.device
-    networks: list[nn.Module]
-    ema: list[nn.Module] | None
-    labels: Mapping[str, Mapping[str, np.ndarray]]  # labels[case][track], read-only
-    verified: Mapping[str, Mapping[str, np.ndarray | None]]
-    working_labels: dict[str, dict[str, np.ndarray]]
-    rng: np.random.Generator
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def stage(self) -> Stage: ...
+    @property
+    def first_epoch_of_stage(self) -> bool: ...
+    @property
+    def tracks(self) -> tuple[Track, ...]: ...
+    @property
+    def case_ids(self) -> tuple[str, ...]: ...
+    @property
+    def spacing(self) -> Mapping[str, tuple[float, ...]]: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def networks(self) -> Sequence[nn.Module]: ...
+    @property
+    def ema(self) -> Sequence[nn.Module] | None: ...
+    @property
+    def labels(self) -> Mapping[str, Mapping[str, np.ndarray]]: ...  # labels[case][track], not to be written
+    @property
+    def verified(self) -> Mapping[str, Mapping[str, np.ndarray | None]]: ...
+    @property
+    def working_labels(self) -> dict[str, dict[str, np.ndarray]]: ...
+    @property
+    def rng(self) -> np.random.Generator: ...
 
     def add_parameters(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
-        """Let the optimiser of this stage train `parameters` too, with a rate of their own."""
+        """Let the optimiser train `parameters` too, with a rate of their own. In `on_run_start` only.
+
+        Checkpoints keep their values; a method need not.
+        """
 
     def restart(self, network: int | None = None) -> None:
-        """New weights and a fresh optimiser, for one network or all."""
+        """New weights, a fresh optimiser and the full learning rate, for one network or all."""
 
     def predict(
         self, cases: Sequence[str] | None = None, views: Sequence[str] = ("",), features: bool = False,
@@ -127,7 +145,7 @@ class Method:
         return (Stage("train", epochs, tuple(range(self.n_networks))),)
 
     def on_run_start(self, run: FoldRun) -> None:
-        """Before the first epoch."""
+        """Before the first epoch; again when a run is resumed, before `load_state_dict`."""
 
     def on_epoch_start(self, run: FoldRun) -> None:
         """Before each epoch's batches."""

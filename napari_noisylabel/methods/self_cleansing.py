@@ -41,7 +41,9 @@ class FilterResult:
     reasons: tuple[str, ...]
 
 
-def score_case(probs: np.ndarray, labels: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+def score_case(
+    probs: np.ndarray, labels: np.ndarray, spacing: Sequence[float], verified: np.ndarray | None = None
+) -> np.ndarray:
     """How badly a case's labels fit the network: one score per class, high = suspicious.
 
     Mean cross-entropy within 8 voxels of label or prediction, plus 1 - soft Dice.
@@ -51,12 +53,16 @@ def score_case(probs: np.ndarray, labels: np.ndarray, spacing: Sequence[float]) 
     probs : (K, *spatial)
     labels : (*spatial) with IGNORE.
     spacing : mm per voxel.
+    verified : (*spatial) bool or None; what a person has decided on is clean, and has no say.
 
     Returns
     -------
-    (K,) float64. NaN for background and for a class that neither label nor prediction shows.
+    (K,) float64. NaN for background and for a class that neither label nor prediction shows
+    outside of what is verified.
     """
     known = labels != IGNORE
+    if verified is not None:
+        known = known & ~verified
     guess = probs.argmax(0)
     safe = np.where(known, labels, 0).astype(np.int64)
     loss = -np.log(np.clip(np.take_along_axis(probs, safe[None], 0)[0].astype(np.float32), 1e-4, 1))
@@ -119,7 +125,7 @@ def prototype_probs(features: np.ndarray, prototypes: np.ndarray, temperature: f
 
 
 def cleanse(
-    labels: np.ndarray, probs: np.ndarray, prototype: np.ndarray | None, noisy: Sequence[bool], confident: float
+    labels: np.ndarray, probs: np.ndarray, prototype: np.ndarray | None, noisy: np.ndarray, confident: float
 ) -> np.ndarray:
     """Pseudo labels for the classes of a case that are judged noisy.
 
@@ -127,7 +133,7 @@ def cleanse(
     gets the fused class where it is confident; where it merely agrees with the label, the label
     stays; else it is IGNORE. Only voxels whose label or fused class is a noisy class change.
 
-    labels (*spatial) with IGNORE; probs, prototype (K, *spatial); noisy (K,). Returns a new array.
+    labels (*spatial) with IGNORE; probs, prototype (K, *spatial); noisy (K,) bool. Returns a new array.
     """
     fused = np.sqrt(np.maximum(probs.astype(np.float32), 1e-6))
     if prototype is not None:
@@ -226,7 +232,8 @@ class SelfCleansing(Method):
     def _update_scores(self, run: FoldRun, track: Track, predictions: Sequence[Any], labels: Mapping[str, Any]) -> None:
         kept = self._scores.setdefault(track.name, {})
         for p in predictions:
-            new = score_case(p.probs[track.name], labels[p.case], run.spacing[p.case])
+            verified = run.verified[p.case][track.name]
+            new = score_case(p.probs[track.name], labels[p.case], run.spacing[p.case], verified)
             old = kept.get(p.case)
             kept[p.case] = new if old is None else np.where(np.isnan(old), new, SMOOTHING * old + (1 - SMOOTHING) * new)
 
@@ -282,14 +289,13 @@ def _size_free(scores: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def _at_features(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Every second voxel of (..., *spatial): the grid of the stored features."""
-    steps = tuple(slice(None, None, -(-n // m)) for n, m in zip(array.shape[-len(shape) :], shape, strict=True))
-    return array[(..., *steps)]
+    steps = (slice(None, None, -(-n // m)) for n, m in zip(array.shape[-len(shape) :], shape, strict=True))
+    where: Any = (..., *steps)
+    return array[where]
 
 
 def _resized(planes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """(K, *coarse) -> (K, *shape) by linear interpolation."""
-
-
     t = torch.from_numpy(np.ascontiguousarray(planes, dtype=np.float32))[None]
     mode = "bilinear" if len(shape) == 2 else "trilinear"
     return F.interpolate(t, size=tuple(shape), mode=mode, align_corners=False)[0].numpy()

@@ -44,8 +44,8 @@ def label_colormap(n_classes: int, *, pale: bool = False) -> DirectLabelColormap
 
 
 def likelihood_colormap() -> Colormap:
-    """Inferno without its black end, clear at the low end: 256 colours."""
-    colours = np.asarray(ensure_colormap("inferno").map(np.linspace(0.35, 0.95, 256))).copy()
+    """The warm half of inferno, clear at the low end: 256 colours. Classes have the cool ones."""
+    colours = np.asarray(ensure_colormap("inferno").map(np.linspace(0.55, 0.97, 256))).copy()
     colours[:FADE, 3] = np.linspace(0, 1, FADE)
     return Colormap(colours, name="noise likelihood", display_name="noise likelihood")
 

@@ -47,21 +47,20 @@ class Shown:
         """Display index of an array index."""
         return index_to_display(index, self.axes, self.geometry.shape)
 
-    def to_array(self, index: Sequence[float]) -> tuple[int, ...]:
+    def to_array(self, index: Sequence[float] | np.ndarray) -> tuple[int, ...]:
         """Array index of the voxel that holds a display index."""
-        return index_from_display([round(float(x)) for x in index], self.axes, self.geometry.shape)
+        voxel = index_from_display([round(float(x)) for x in index], self.axes, self.geometry.shape)
+        return tuple(int(i) for i in voxel)
 
     def box(self, start: Sequence[int], stop: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """A half-open box of the array as a half-open box of the display."""
-        ends = (self.from_array(start), self.from_array([n - 1 for n in stop]))
-        return tuple(map(min, *ends)), tuple(n + 1 for n in map(max, *ends))
+        return half_open(self.from_array(start), self.from_array([n - 1 for n in stop]))
 
     def array_box(self, low: Sequence[int], high: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """A half-open box of the display as a half-open box of the array."""
-        ends = (self.to_array(low), self.to_array([n - 1 for n in high]))
-        return tuple(map(min, *ends)), tuple(n + 1 for n in map(max, *ends))
+        return half_open(self.to_array(low), self.to_array([n - 1 for n in high]))
 
-    def contains(self, index: Sequence[float]) -> bool:
+    def contains(self, index: Sequence[float] | np.ndarray) -> bool:
         """True for a display index inside the volume."""
         return all(-0.5 <= x < n - 0.5 for x, n in zip(index, self.shape, strict=True))
 
@@ -74,7 +73,7 @@ class Shown:
         pairs = [self.letters[axis] for axis in (columns, rows)]
         return "  ".join(f"{first}–{last}" for first, last in pairs if first)
 
-    def position(self, index: Sequence[float]) -> str:
+    def position(self, index: Sequence[float] | np.ndarray) -> str:
         """Where a display index is in the patient, RAS: "R 12.3  A −40.1  S 8.0 mm"."""
         voxel = self.to_array(index)
         if self.geometry.unit != "mm":
@@ -88,3 +87,9 @@ class Shown:
 def signed(value: float) -> str:
     """One decimal, with a real minus sign and no negative zero."""
     return f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
+
+
+def half_open(a: Sequence[float], b: Sequence[float]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The half-open box between two opposite corner voxels, in whichever order they come."""
+    pairs = [(int(x), int(y)) for x, y in zip(a, b, strict=True)]
+    return tuple(min(pair) for pair in pairs), tuple(max(pair) + 1 for pair in pairs)

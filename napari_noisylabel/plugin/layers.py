@@ -8,7 +8,7 @@ on the corrected layer writes into `session.view.corrected`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from napari import Viewer
@@ -117,10 +117,12 @@ class SessionLayers:
             self._drop(CORRECTED)
             return
         n_classes = next((t.n_classes for t in self.session.tracks if t.name == track), 2)
-        self._show_label(GIVEN, view.given[track], n_classes, pale=True)
-        self._show_label(CORRECTED, view.corrected[track], n_classes, pale=False)
+        self._show_label(view, GIVEN, view.given[track], n_classes, pale=True)
+        self._show_label(view, CORRECTED, view.corrected[track], n_classes, pale=False)
 
-    def _show_label(self, name: str, array: np.ndarray, n_classes: int, *, pale: bool) -> None:
+    def _show_label(
+        self, view: CaseView, name: str, array: np.ndarray, n_classes: int, *, pale: bool
+    ) -> None:
         layer = self._layer(name)
         if layer is None:
             layer = self._add(
@@ -142,7 +144,7 @@ class SessionLayers:
             self._replace(layer, array)
             layer.colormap = label_colormap(n_classes, pale=pale)
         if not pale:
-            layer.metadata = {"noisylabel": self._origin()}
+            layer.metadata = {"noisylabel": self._origin(view)}
             self.end_undo()
         layer.refresh()
 
@@ -264,7 +266,7 @@ class SessionLayers:
             colormap=affinity_colormap(),
             opacity=0.7,
             blending="translucent",
-            contrast_limits=(0.0, 1.0),
+            contrast_limits=(0.5, 1.0),
             translate=translate,
             **self._grid,
         )
@@ -300,21 +302,25 @@ class SessionLayers:
     # ------------------------------------------------------------ helpers
 
     @property
+    def _placed(self) -> Shown:
+        """The grid of the case shown; helpers are only called when there is one."""
+        return cast(Shown, self.shown)
+
+    @property
     def _grid(self) -> dict[str, Any]:
-        return {"scale": self.shown.scale, "units": self.shown.units, "axis_labels": self.shown.names}
+        return {"scale": self._placed.scale, "units": self._placed.units, "axis_labels": self._placed.names}
 
     def _view(self, array: np.ndarray) -> np.ndarray:
-        return self.shown.view(array)
+        return self._placed.view(array)
 
-    def _origin(self) -> dict[str, Any]:
-        view = self.session.view
+    def _origin(self, view: CaseView) -> dict[str, Any]:
         track = self.session.track if self.session.track in view.corrected else next(iter(view.corrected))
         source = view.case.labels.get(track)
         return {
             "case": view.case.id,
             "track": next((t for t in self.session.tracks if t.name == track), None),
             "source": str(source.path) if source is not None else "",
-            "axes": self.shown.axes,
+            "axes": self._placed.axes,
             "session": self.session,
         }
 
@@ -332,7 +338,7 @@ class SessionLayers:
 
     def _replace(self, layer: Layer, array: np.ndarray) -> None:
         layer.data = self._view(array)
-        layer.scale = self.shown.scale
+        layer.scale = self._placed.scale
 
     def _drop(self, name: str) -> None:
         layer = self._layer(name)
@@ -341,12 +347,12 @@ class SessionLayers:
         self._layers.pop(name, None)
 
     def _place_box(self, region: Region | None) -> None:
-        box, ndim = self._layer(BOX), len(self.shown.scale)
+        box, ndim = self._layer(BOX), len(self._placed.scale)
         if region is None:
             if box is not None:
                 box.data = np.zeros((0, 2, ndim))
             return
-        low, high = self.shown.box(region.start, region.stop)
+        low, high = self._placed.box(region.start, region.stop)
         lines = outline(low, high, self.viewer.dims.order[-ndim:])
         if box is None:
             look = {"edge_color": BOX_COLOUR, "edge_width": BOX_WIDTH, "vector_style": "line", "opacity": 0.9}
@@ -354,7 +360,7 @@ class SessionLayers:
             self.viewer.layers.selection.active = self.corrected
             return
         box.data = lines
-        box.scale = self.shown.scale
+        box.scale = self._placed.scale
 
     def _in_sight(self, low: Sequence[int], high: Sequence[int]) -> bool:
         image = self._layer(self._images[0]) if self._images else None
@@ -374,7 +380,7 @@ class SessionLayers:
     def _painted(self, event: Any) -> None:
         if self._on_stroke is None or self.shown is None:
             return
-        self._on_stroke(*self.shown.array_box(*stroke_box(event.value, self.shown.shape)))
+        self._on_stroke(*self._placed.array_box(*stroke_box(event.value, self._placed.shape)))
 
 
 def image_names(n: int) -> list[str]:

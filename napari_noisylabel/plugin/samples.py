@@ -14,7 +14,7 @@ from napari_noisylabel.samples import hippocampus_folder
 
 
 def open_hippocampus() -> list[tuple[Any, ...]]:
-    """One MRI of the hippocampus with its two parts labelled (Medical Segmentation Decathlon, CC BY-SA 4.0)."""
+    """One MRI of the hippocampus, both parts labelled (Medical Segmentation Decathlon, CC BY-SA 4.0)."""
     folder = hippocampus_folder()
     file = min((folder / "images").glob("*.nii.gz"))
     image, labels = read_image(file), read_labels(folder / "labels" / file.name)

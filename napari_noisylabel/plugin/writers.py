@@ -22,8 +22,8 @@ def write_labels(path: str, data: np.ndarray, meta: dict[str, Any]) -> list[str]
     origin = meta.get("metadata", {}).get("noisylabel")
     if origin is None or not origin["source"]:
         raise ExportRefused(
-            f"layer {meta.get('name', '')!r} is not the corrected labels of a project, so its geometry is not known. "
-            "Save it with napari's own writer, or choose the layer 'corrected labels'."
+            f"layer {meta.get('name', '')!r} is not the corrected labels of a project, so its geometry is "
+            "not known. Save it with napari's own writer, or choose the layer 'corrected labels'."
         )
     if origin["session"].draft:
         raise ExportRefused(

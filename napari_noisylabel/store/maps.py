@@ -121,19 +121,17 @@ def _latest(folder: Path, name: str, use: Callable[[zarr.Array], T]) -> T | None
     """What `use` makes of the latest version, taken again where a newer one came between."""
     while (path := map_path(folder, name)) is not None:
         try:
-            return use(_open(path))
-        except UnreadableFile:
-            if (path / COMPLETE).is_file():
+            _check_kind(path)
+            return use(zarr.open_array(_StrictStore(path, read_only=True), mode="r", zarr_format=3))
+        except ShapeMismatch:
+            raise
+        except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+            if not (path / COMPLETE).is_file():
+                continue
+            if isinstance(error, UnreadableFile):
                 raise
+            raise UnreadableFile(f"map {path} is damaged: {error}. Run the training again.") from error
     return None
-
-
-def _open(path: Path) -> zarr.Array:
-    _check_kind(path)
-    try:
-        return zarr.open_array(_StrictStore(path, read_only=True), mode="r", zarr_format=3)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UnreadableFile(f"map {path} cannot be read: {error}. Run the training again.") from error
 
 
 class _StrictStore(LocalStore):

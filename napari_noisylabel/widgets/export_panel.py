@@ -104,9 +104,9 @@ class ExportPanel(QWidget):
         folder = Path(result.origin).parent
         link = QUrl.fromLocalFile(str(folder)).toString()
         n = len(result.files)
-        self.result.setText(
-            f'{words.count(n)} {"file" if n == 1 else "files"} written to <a href="{link}" style="color:#8ab4f8">{folder}</a>.'
-        )
+        noun = "file" if n == 1 else "files"
+        there = f'<a href="{link}" style="color:#8ab4f8">{folder}</a>'
+        self.result.setText(f"{words.count(n)} {noun} written to {there}.")
 
     def _set_writing(self, writing: bool) -> None:
         self._writing = writing

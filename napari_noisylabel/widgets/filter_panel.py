@@ -134,7 +134,8 @@ class FilterPanel(QWidget):
             for index in range(len(scores.counts.get(track.name, ()))):
                 prefix = f"{track.name}: " if len(self._session.tracks) > 1 else ""
                 self.shown_class.addItem(prefix + track.classes[index], (track.name, index))
-        self.shown_class.setCurrentIndex(max(0, self.shown_class.findText(chosen)))
+        known = self.shown_class.findText(chosen)
+        self.shown_class.setCurrentIndex(known if known >= 0 else min(1, self.shown_class.count() - 1))
         self.shown_class.blockSignals(False)
         self._show_histogram()
         self._show_counts()
@@ -167,7 +168,7 @@ class FilterPanel(QWidget):
             self.plot.setLabel("bottom", "log score of regions")
         else:
             x, density = voxel_densities(scores.edges, scores.counts[track][index])
-            self.plot.setLabel("bottom", "score of voxels, log odds that the label is wrong")
+            self.plot.setLabel("bottom", "voxel score, log odds of wrong")
         self.bars.setOpts(x=x[:-1] + np.diff(x) / 2, height=density, width=np.diff(x))
         fits = self._session.filter.fits.get(track, ()) if self._session.filter is not None else ()
         self.fit.setText(fit_words(fits[index], level) if index < len(fits) else "No mixture was fitted.")

@@ -54,8 +54,8 @@ class Plot(pg.PlotWidget):
     def set_curve(
         self,
         name: str,
-        x: Sequence[float],
-        y: Sequence[float],
+        x: Sequence[float] | np.ndarray,
+        y: Sequence[float] | np.ndarray,
         colour: str,
         *,
         dashed: bool = False,

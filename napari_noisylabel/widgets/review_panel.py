@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_noisylabel.plugin.contrast import PRESETS
 from napari_noisylabel.plugin.keys import KEYS
-from napari_noisylabel.records import Region, Verdict
+from napari_noisylabel.records import CaseView, Region, Verdict
 from napari_noisylabel.widgets import words
 from napari_noisylabel.widgets.header import RegionHeader
 from napari_noisylabel.widgets.notices import noticed, say
@@ -55,6 +55,7 @@ class ReviewPanel(QWidget):
         self._workbench = workbench
         self._session = workbench.session
         self.is_editing = False
+        self._painted: CaseView | None = None
         self.model = QueueModel(self._session, self)
         self._build()
         self._lay_out()
@@ -112,14 +113,16 @@ class ReviewPanel(QWidget):
         if self.is_editing:
             self.stroke_undone.emit()
             return
-        with noticed():
-            self._workbench.review(Verdict.UNDONE)
+        self._turn_back(Verdict.UNDONE)
 
     def redo(self) -> None:
         """Decide again what was taken back."""
         if not self._busy_editing():
-            with noticed():
-                self._workbench.review(Verdict.REDONE)
+            self._turn_back(Verdict.REDONE)
+
+    def _turn_back(self, verdict: Verdict) -> None:
+        with noticed():
+            self._go_to_region(self._workbench.review(verdict).region)
 
     def toggle_affinity(self) -> None:
         """Switch the affinity tool on or off."""
@@ -268,6 +271,8 @@ class ReviewPanel(QWidget):
         if session.draft and not self.is_editing and session.view is not None:
             self._set_editing(True)  # strokes that a crash left behind
             return
+        if self.is_editing and not session.draft and session.view is not self._painted:
+            self._set_editing(False)  # another case came up
         self._show_buttons(region)
 
     def _show_buttons(self, region: Region | None) -> None:
@@ -315,9 +320,11 @@ class ReviewPanel(QWidget):
         return False
 
     def _go_to(self, region: Region | None) -> None:
-        if region is None or self._busy_editing():
-            return
-        index = next((i for i, other in enumerate(self._session.queue) if other.id == region.id), None)
+        if region is not None and not self._busy_editing():
+            self._go_to_region(region.id)
+
+    def _go_to_region(self, region_id: int) -> None:
+        index = next((i for i, region in enumerate(self._session.queue) if region.id == region_id), None)
         if index is not None and index != self._session.cursor:
             with noticed():
                 self._workbench.select(index)
@@ -332,6 +339,7 @@ class ReviewPanel(QWidget):
 
     def _set_editing(self, editing: bool) -> None:
         self.is_editing = editing
+        self._painted = self._session.view if editing else None
         region = self._session.current
         if editing:
             chosen = region.to_class if region is not None else 1

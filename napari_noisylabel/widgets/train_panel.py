@@ -67,7 +67,7 @@ class TrainPanel(QWidget):
         with noticed():
             self._workbench.retrain(
                 self.method.currentData(),
-                settings=self.form.values(),
+                settings=self.form.values() if self.form is not None else {},
                 epochs=self.epochs.value(),
                 folds=self.folds.value(),
                 seed=self.seed.value(),
@@ -167,9 +167,10 @@ class TrainPanel(QWidget):
         self._show_progress(session.progress)
 
     def _show_progress(self, report: Report | None) -> None:
-        known = report is not None and report.total > 0
-        self.progress.setRange(0, report.total if known else 1)
-        self.progress.setValue(min(report.done, report.total) if known else 0)
+        done, total = (report.done, report.total) if report is not None else (0, 0)
+        self.progress.setVisible(self._session.is_training)
+        self.progress.setRange(0, max(total, 1))
+        self.progress.setValue(min(done, total))
         self.state.setText(words.training(report, self._session.run))
 
     def _interrupted(self) -> str | None:

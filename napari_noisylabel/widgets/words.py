@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from napari_noisylabel.records import IGNORE, Case, Filter, Region, RegionState, Report, Run, Track
+from napari_noisylabel.records import (
+    IGNORE,
+    Case,
+    Filter,
+    FilterLevel,
+    Region,
+    RegionState,
+    Report,
+    Run,
+    Track,
+)
 from napari_noisylabel.session import Counters
 
 ARROW = " → "
@@ -97,7 +107,9 @@ def why(region: Region, track: Track | None, fit: Filter | None) -> str:
 
 
 def has_split(fit: Filter, region: Region) -> bool:
-    """True where the mixture of the region's class found two components."""
+    """True where likelihoods come from a mixture of two components, or from whole objects."""
+    if fit.level is FilterLevel.CASE:
+        return True
     fits = fit.fits.get(region.track, ())
     return region.from_class >= len(fits) or fits[region.from_class].split
 
@@ -146,4 +158,7 @@ def next_step(has_cases: bool, has_filter: bool) -> str:
         return "Open or make a project on the Project tab."
     if not has_filter:
         return "Train a network on the Train tab: it finds the regions."
-    return "Every region is decided, or none passes the filter. Lower the threshold on the Filter tab, or train again."
+    return (
+        "Every region is decided, or none passes the filter. "
+        "Lower the threshold on the Filter tab, or train again."
+    )

@@ -216,5 +216,5 @@ def test_damaged_cases_are_said_to_be_damaged(store, folder):
     with store._database.writing() as connection:
         connection.execute("UPDATE cases SET geometry = '{}' WHERE id = 'case-2'")
     store.close()
-    with pytest.raises(NotAProject, match="is damaged: 'shape'"):
+    with pytest.raises(NotAProject, match="is damaged: 'affine'"):
         ProjectStore.open(folder)

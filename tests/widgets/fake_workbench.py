@@ -201,8 +201,9 @@ class FakeWorkbench:
         if not self._done:
             raise NothingToDo("there is nothing to undo.")
         s = self.session
-        s.queue, s.cursor, s.counters, case, before = self._done.pop()
+        s.queue, at, s.counters, case, before = self._done.pop()
         self.volumes[case][3][:] = before
+        return SimpleNamespace(region=s.queue[at].id)
 
     def save_draft(self, track, labels):
         self.calls.append(("save_draft", track, labels.shape))

@@ -86,6 +86,16 @@ def test_undo_while_painting_takes_back_a_stroke_and_no_decision(qtbot, panel, w
     assert not [call for call in workbench.calls if call[0] == "review"]
 
 
+def test_undo_goes_back_to_the_region_it_opens_again(panel, workbench):
+    decided = workbench.session.current.id
+    panel.accept()
+    panel.skip()
+
+    panel.undo()
+
+    assert workbench.session.current.id == decided
+
+
 def test_nothing_to_undo_is_a_notice_and_not_a_crash(panel, notices):
     panel.undo()
 

@@ -1,0 +1,12 @@
+"""The command line, thin over the workbench and the study.
+
+`main` turns every outcome into an exit code: 0 done, 2 the input or the arguments are wrong (one
+line says how), 1 something else failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from napari_noisylabel.cli import deciding, machine, making, measuring, training, window  # noqa: F401  they add commands
+from napari_noisylabel.cli.app import app, main
+
+__all__ = ["app", "main"]

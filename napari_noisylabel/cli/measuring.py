@@ -1,0 +1,103 @@
+"""export, evaluate, corrupt, simulate: what leaves, and how good it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from napari_noisylabel import study
+from napari_noisylabel.arrays.noise import NOISES
+from napari_noisylabel.cli.app import app
+from napari_noisylabel.cli.output import Bar, say, say_json, say_table
+from napari_noisylabel.cli.values import JSON, PROJECT, RUN, SET, TRACK, key_values, plain_value, reading
+
+TRUTH = typer.Option(..., "--truth", metavar="DIR", help="Folder of the true labels", show_default=False)
+
+
+@app.command()
+def export(
+    project: Path = PROJECT,
+    out: Path = typer.Argument(..., help="Folder to write to", show_default=False),
+    format: str = typer.Option("same", "--format", metavar="same|nifti", help="As the source, or another format"),
+    what: str = typer.Option("corrected", "--what", metavar="corrected|likelihood|proposal", help="What to write"),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace existing files"),
+    as_json: bool = JSON,
+) -> None:
+    """Write volumes in the geometry of their sources, and a record of origin."""
+    with reading(project) as workbench:
+        result = workbench.export(out, format=format, what=what, overwrite=overwrite)
+    if as_json:
+        say_json({"files": result.files, "origin": result.origin})
+    else:
+        say(f"{len(result.files)} files written to {out}; where each is from: {result.origin}")
+
+
+@app.command()
+def evaluate(
+    project: Path = PROJECT, truth: Path = TRUTH, run: str = RUN, track: str = TRACK, as_json: bool = JSON
+) -> None:
+    """Figures against the truth: labels given, proposed and corrected; how well errors are found."""
+    with reading(project) as workbench, Bar("measuring") as bar:
+        found = study.evaluate(workbench.store, truth, run, track or None, progress=bar)
+    if as_json:
+        say_json(found)
+        return
+    say(f"run {found['run'] or '-'} ({found['method'] or 'no run is complete'}), cases that are not held out")
+    rows: list[list[Any]] = []
+    for state, figures in found["labels"].items():
+        for name in (figures or {}).get("dice", {}):
+            rows.append([state, name, *(figures[m][name] for m in ("dice", "hd95", "assd"))])
+        if figures:
+            rows.append([state, "mean", figures["dice_mean"], None, None])
+    say_table(rows, ["labels", "class", "dice", "hd95 mm", "assd mm"])
+    if found["likelihood"]:
+        ranking = [f"{name.replace('_', ' ')} {_figure(value)}" for name, value in found["likelihood"].items()]
+        say("finding errors by score: " + ", ".join(ranking))
+    if found["held_out"] and found["held_out"]["dice_mean"] is not None:
+        say(f"held-out cases, proposals: dice {_figure(found['held_out']['dice_mean'])}")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+@app.command()
+def corrupt(
+    labels: Path = typer.Argument(..., help="Folder of the labels", show_default=False),
+    out: Path = typer.Argument(..., help="Folder to write to, absent or empty", show_default=False),
+    noise: str = typer.Option(..., "--noise", metavar="NAME", help=", ".join(NOISES), show_default=False),
+    severity: float = typer.Option(0.5, "--severity", metavar="S", help="0 to 1; 0.5: mean Dice near 0.80"),
+    share: float = typer.Option(1.0, "--share", metavar="P", help="Share of the cases that is spoiled"),
+    split: Path = typer.Option(None, "--split", metavar="FILE", help="Its val and test cases stay as they are"),
+    seed: int = typer.Option(0, "--seed", metavar="S", help="Same seed, same errors"),
+    settings: list[str] = SET,
+) -> None:
+    """Write labels with synthetic noise, and the true errors beside them in OUT.errors."""
+    chosen = {key: plain_value(value) for key, value in key_values(settings, "--set").items()}
+    with Bar("spoiling") as bar:
+        made = study.corrupt_folder(
+            labels, out, noise, severity=severity, share=share, split=split, seed=seed, settings=chosen, progress=bar
+        )
+    say(f"{made.n_cases} label files in {made.labels}, {len(made.spoiled)} of them spoiled; true errors: {made.errors}")
+
+
+@app.command()
+def simulate(
+    project: Path = PROJECT,
+    truth: Path = TRUTH,
+    order: str = typer.Option("gain", "--order", metavar="NAME", help="gain, likelihood, size, random or case"),
+    budget: int = typer.Option(0, "--budget", metavar="N", help="Regions to look at; 0: all"),
+    as_json: bool = JSON,
+) -> None:
+    """A simulated reviewer works down the queue: Dice against regions seen. Nothing is written."""
+    with reading(project) as workbench:
+        found = study.simulate(workbench.store, truth, order=order, budget=budget)
+    if as_json:
+        say_json(found)
+        return
+    curve = found["curve"]
+    at = sorted({round(i * (len(curve) - 1) / 10) for i in range(11)})
+    say_table([[i, curve[i]] for i in at], ["regions", "dice"])
+    say(f"{found['run']}, by {found['order']}: {found['accepted']} accepted, {found['rejected']} rejected")
