@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from napari_noisylabel import __version__
 from napari_noisylabel.arrays.geometry import same_grid
 from napari_noisylabel.arrays.labels import changed_runs, count
 from napari_noisylabel.engine.casemaps import CaseScores
-from napari_noisylabel.errors import DiskFull, ExportRefused, NothingToDo
+from napari_noisylabel.errors import DiskFull, ExportRefused, NoisyLabelError, NothingToDo
 from napari_noisylabel.io.cases import load_labels
 from napari_noisylabel.io.files import file_hash
 from napari_noisylabel.io.values import source_values
@@ -22,7 +23,7 @@ from napari_noisylabel.io.volumes import extension, read_header, write_labels, w
 from napari_noisylabel.records import Case, Event, Run, Track
 from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.store.events import now
-from napari_noisylabel.store.files import write_json
+from napari_noisylabel.store.files import NO_ROOM, write_json
 
 WHAT = ("corrected", "likelihood", "proposal")
 FORMATS = {"same": "", "nifti": ".nii.gz"}
@@ -57,25 +58,25 @@ def export_project(
     plan = _plan(store, out, run, format, what)
     _check_free(plan, out, overwrite)
     aside = out / f".{ORIGIN}.partial"
-    made = not out.exists()
+    folders = {out, *(item.target.parent for item in plan)}
+    made = [folder for folder in folders if not folder.exists()]
     try:
         aside.mkdir(parents=True, exist_ok=True)
         entries = [_write(store, item, aside, out, run, what) for item in plan]
         write_json(aside / ORIGIN, _origin(store, run, what, format, entries))
-        for item in plan:
-            item.target.parent.mkdir(parents=True, exist_ok=True)
-            (aside / item.target.relative_to(out)).replace(item.target)
-        (aside / ORIGIN).replace(out / ORIGIN)
-    except PermissionError as error:
-        raise ExportRefused(f"{out} cannot be written: {error.strerror}. Choose another folder.") from error
-    except DiskFull:
+        _move_all([Path(item.target.relative_to(out)) for item in plan] + [Path(ORIGIN)], aside, out)
+    except NoisyLabelError:
         raise
     except OSError as error:
-        raise DiskFull(f"the export to {out} failed: {error}. Nothing was written; free some room.") from error
+        if error.errno in NO_ROOM:
+            raise DiskFull(f"no room left for the export to {out}. Nothing was written; free some room.") from error
+        reason = f"{out} cannot be written: {error.strerror or error}. Nothing was written; choose another folder."
+        raise ExportRefused(reason) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-        if made and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
+        for folder in sorted(made, key=lambda folder: -len(folder.parts)):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
     return ExportResult(tuple(item.target for item in plan), out / ORIGIN)
 
 
@@ -121,7 +122,7 @@ def _check_free(plan: Sequence[_Item], out: Path, overwrite: bool) -> None:
     for item in plan:
         for source in (*item.case.images, *item.case.labels.values(), *item.case.raters.values()):
             folder = source.path.resolve().parent
-            if target == folder or item.target.resolve() == source.path.resolve():
+            if folder in (target, item.target.parent.resolve()):
                 raise ExportRefused(f"{out} holds given files, which are never written. Choose another folder.")
     there = [i.target for i in plan if i.target.exists()] + [p for p in (out / ORIGIN,) if p.exists()]
     if there and not overwrite:
@@ -142,7 +143,8 @@ def _write(store: ProjectStore, item: _Item, aside: Path, out: Path, run: Run | 
     if what == "corrected":
         given = load_labels(item.case, item.track)
         labels = store.corrected(item.case.id, item.track.name, given)
-        _require_explained(given, labels, events, item)
+        decided = store.verified(item.case.id, item.track.name, given.shape)
+        _require_explained(given, labels, decided, item)
         _write_labels(source.path, labels, item.track, path)
     elif run is not None:
         stored = CaseScores(store.run_folder(run.id), item.case.id).read(f"{item.track.name}.{what}")
@@ -169,6 +171,29 @@ def _write(store: ProjectStore, item: _Item, aside: Path, out: Path, run: Run | 
     }
 
 
+def _move_all(names: Sequence[Path], aside: Path, out: Path) -> None:
+    """Move files from `aside` to `out`; where one cannot, all that were there before come back."""
+    before = aside / ".before"
+    moved: list[Path] = []
+    try:
+        for name in names:
+            target, kept = out / name, before / name
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, f"{name} is a folder there", str(target))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                target.rename(kept)
+            moved.append(name)
+            (aside / name).rename(target)
+    except OSError:
+        for name in moved:
+            (out / name).unlink(missing_ok=True)
+            if (before / name).exists():
+                (before / name).rename(out / name)
+        raise
+
+
 def _write_labels(source: Path, labels: np.ndarray, track: Track, out: Path) -> None:
     values = source_values(labels, track)
     if extension(source) == extension(out):
@@ -179,11 +204,14 @@ def _write_labels(source: Path, labels: np.ndarray, track: Track, out: Path) -> 
         write_volume(values, read_header(source).geometry, out)
 
 
-def _require_explained(given: np.ndarray, labels: np.ndarray, events: Sequence[Event], item: _Item) -> None:
-    if not events and not np.array_equal(given, labels):
+def _require_explained(given: np.ndarray, labels: np.ndarray, decided: np.ndarray | None, item: _Item) -> None:
+    changed = given != labels
+    if decided is not None:
+        changed &= ~decided
+    if changed.any():
         raise ExportRefused(
-            f"case {item.case.id!r} differs from its given labels and no decision explains it. Nothing was written; "
-            "please report this."
+            f"{int(changed.sum())} voxels of case {item.case.id!r} differ from the given labels and no decision "
+            "explains them. Nothing was written; please report this."
         )
 
 

@@ -42,6 +42,11 @@ def _root(
     pass
 
 
+def sort_commands(*names: str) -> None:
+    """List the commands in this order: that of the flow, not of the modules."""
+    app.registered_commands.sort(key=lambda info: names.index(info.name or info.callback.__name__))  # type: ignore[union-attr]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     try:

@@ -59,7 +59,7 @@ def finish_run(workbench: Workbench, as_json: bool = False, quiet: bool = False)
             pass
     run = workbench.store.run(watch.run_id)
     if as_json:
-        say_json({"run": run.id, "state": run.state, "regions": len(workbench.session.queue)})
+        say_json({"run": run.id, "state": run.state})
     elif run.state == RunState.COMPLETE and not quiet:
         say(f"{run.id}: complete, {len(workbench.session.queue)} regions to look at")
     if run.state == RunState.COMPLETE:

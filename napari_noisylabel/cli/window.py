@@ -77,7 +77,7 @@ def _require_window(screenshot: Path | None) -> None:
     if problem:
         raise MissingPart(problem)
     if screenshot is not None and (screenshot.suffix.lower() != ".png" or not screenshot.absolute().parent.is_dir()):
-        raise BadSetting(f"a picture goes into a PNG file in a folder that is there, got {screenshot}. Name another one.")
+        raise BadSetting(f"a picture goes into a PNG file in an existing folder, got {screenshot}. Name another.")
 
 
 def _binding() -> bool:

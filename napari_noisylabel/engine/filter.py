@@ -235,12 +235,9 @@ def _maps(
     if track.name not in case.labels:
         return None
     scores = CaseScores(folder, case.id)
-    return CaseMaps(
-        labels_of(store, case)[track.name],
-        *(scores.require(f"{track.name}.{name}") for name in ("proposal", "score", "rejection")),
-        statistics[track.name],
-        case.geometry.spacing,
-    )
+    proposal, score, rejection = (scores.require(f"{track.name}.{n}") for n in ("proposal", "score", "rejection"))
+    labels = labels_of(store, case)[track.name]
+    return CaseMaps(labels, proposal, score, rejection, statistics[track.name], case.geometry.spacing)
 
 
 def _regions(

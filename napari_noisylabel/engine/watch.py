@@ -59,8 +59,11 @@ class Watch:
 
     @property
     def exit_code(self) -> int | None:
-        """How the worker ended: 0, 2 for unusable input, 130 stopped, 1 or a signal otherwise; None before."""
-        return self._process.poll()
+        """How the worker ended: 0, 2 for unusable input, 130 stopped, 1 or a signal otherwise; None before.
+
+        None, too, of a worker that another program has started.
+        """
+        return self._process.poll() if isinstance(self._process, psutil.Popen) else None
 
     @property
     def pid(self) -> int:

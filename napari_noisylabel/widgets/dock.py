@@ -15,6 +15,7 @@ from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtGui import QCloseEvent, QShowEvent
 from qtpy.QtWidgets import QMessageBox, QTabWidget, QVBoxLayout, QWidget
 
+from napari_noisylabel import study
 from napari_noisylabel.plugin.keys import ReviewKeys
 from napari_noisylabel.plugin.layers import SessionLayers
 from napari_noisylabel.records import RegionState
@@ -29,6 +30,7 @@ from napari_noisylabel.widgets.parts import scrolled
 from napari_noisylabel.widgets.project_panel import ProjectPanel
 from napari_noisylabel.widgets.review_panel import ReviewPanel
 from napari_noisylabel.widgets.train_panel import TrainPanel
+from napari_noisylabel.workbench import Workbench
 
 TITLE = "Noisy labels"
 POLL_MS = 100
@@ -62,7 +64,7 @@ class NoisyLabelDock(QWidget):
         super().__init__(parent)
         skip_binding_notice()
         self.viewer = viewer
-        self.workbench = workbench if workbench is not None else new_workbench()
+        self.workbench = workbench if workbench is not None else Workbench()
         self._session = self.workbench.session
         self._ask_to_stop = ask_to_stop
         self._at = 0  # the region that was gone to last
@@ -379,16 +381,7 @@ def show_export(viewer: napari.viewer.Viewer) -> None:
     find_dock(viewer).show_stage(Stage.EXPORT)
 
 
-def new_workbench() -> Any:
-    """A workbench with nothing open."""
-    from napari_noisylabel.workbench import Workbench
-
-    return Workbench()
-
-
 def make_project(folder: Path, images: Path, labels: Path, classes: tuple[str, ...]) -> Path:
     """Check all files and make a project of them; slow, so it runs in a thread."""
-    from napari_noisylabel import study
-
-    study.make_project(folder, images=images, labels={"labels": labels}, class_names=classes)
+    study.make_project(folder, images, {"labels": labels}, class_names=classes)
     return folder

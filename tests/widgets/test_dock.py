@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from napari.utils.key_bindings import coerce_keybinding
 
 from napari_noisylabel.records import Report, Verdict
+from napari_noisylabel.samples import hippocampus_folder
 from napari_noisylabel.session import Stage
 from napari_noisylabel.widgets import dock as dock_module
 from napari_noisylabel.widgets.dock import NoisyLabelDock, show_filter
+from napari_noisylabel.workbench import Workbench
 
 
 @pytest.fixture
@@ -127,7 +131,7 @@ def test_closing_gives_back_keys_timers_and_connections(qtbot, viewer, dock, how
 
 
 def test_a_command_finds_the_dock_that_is_there_and_makes_one_where_none_is(viewer, fake, monkeypatch):
-    monkeypatch.setattr(dock_module, "new_workbench", fake.FakeWorkbench)
+    monkeypatch.setattr(dock_module, "Workbench", fake.FakeWorkbench)
 
     show_filter(viewer)
     show_filter(viewer)
@@ -150,3 +154,38 @@ def test_an_error_while_reading_a_case_is_a_notice(qtbot, dock, monkeypatch, not
     qtbot.waitUntil(lambda: bool(notices))
     assert "has changed" in notices[0]
     assert not dock.loader.is_reading
+
+
+# ---------------------------------------------------------------- on the real workbench
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project of two sample volumes, without a run."""
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+        for file in sorted((hippocampus_folder() / kind).glob("*.nii.gz"))[:2]:
+            shutil.copy(file, tmp_path / kind)
+    make = dock_module.make_project
+    return make(tmp_path / "project", tmp_path / "images", tmp_path / "labels", ("anterior", "posterior"))
+
+
+def test_strokes_of_a_window_that_died_are_there_in_the_next(qtbot, make_napari_viewer, project):
+    viewer = make_napari_viewer()
+    dock = NoisyLabelDock(viewer)
+    qtbot.addWidget(dock)
+    dock.open_project(project)
+    qtbot.waitUntil(lambda: dock.workbench.session.view is not None)
+    dock.review.edit()
+    dock.layers.corrected.brush_size = 3
+    dock.layers.corrected.paint((4, 5, 6), 2)
+    painted = dock.workbench.session.view.corrected["labels"].copy()
+    dock.shut()  # nothing was applied
+
+    bench = Workbench()
+    bench.open(project)
+    bench.show(bench.load(bench.session.cases[0].id))
+
+    assert bench.session.draft
+    assert np.array_equal(bench.session.view.corrected["labels"], painted)
+    bench.close()

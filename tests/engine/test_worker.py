@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from napari_noisylabel.arrays.phantom import phantom
+from napari_noisylabel.engine.journal import Journal, JournalReader, cut_back, from_line, journal_file, to_line
+from napari_noisylabel.engine.source import iterate_cases
+from napari_noisylabel.engine.spec import RunSpec, read_spec, write_spec
+from napari_noisylabel.engine.train import train
+from napari_noisylabel.engine.watch import Watch, last_report, worker_is_alive
+from napari_noisylabel.io.cases import make_cases, make_tracks
+from napari_noisylabel.io.checks import check_cases
+from napari_noisylabel.io.pairing import find_cases
+from napari_noisylabel.records import Report, Run, RunState
+from napari_noisylabel.store import ProjectStore
+from tests.engine.conftest import checkpoints, losses, make_spec, same
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> ProjectStore:
+    """Four pictures with masks, as a project."""
+    for i in range(4):
+        image, labels = phantom((20, 27), (1, 1), 2, np.random.default_rng(i))
+        for folder, array in (("images", np.clip(image[0] * 120 + 60, 0, 255)), ("labels", labels * 255)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(array.astype(np.uint8)).save(tmp_path / folder / f"case-{i}.png")
+    checked = list(check_cases(find_cases(tmp_path / "images", {"mask": tmp_path / "labels"})))
+    with ProjectStore.create(tmp_path / "project", "cells", make_tracks(checked), make_cases(checked)) as store:
+        yield store
+
+
+def add_run(store: ProjectStore, spec: RunSpec) -> RunSpec:
+    run = store.add_run(Run("", spec.method, {}, {}, spec.seed, spec.folds, spec.epochs, 0, RunState.RUNNING, ""))
+    spec = replace(spec, run=run.id)
+    write_spec(store.run_folder(run.id), spec)
+    return spec
+
+
+def until(watch: Watch, kind: str, after: int = 0, patience_s: float = 90.0) -> list[Report]:
+    """All reports up to the one after the first `after` of this kind."""
+    reports: list[Report] = []
+    deadline = time.monotonic() + patience_s
+    while sum(r.kind == kind for r in reports) <= after and time.monotonic() < deadline:
+        reports += watch.poll()
+        time.sleep(0.02)
+    return reports
+
+
+def test_a_worker_that_is_stopped_and_then_killed_comes_to_the_same_end(project, tmp_path):
+    spec = add_run(project, make_spec("self-cleansing", epochs=40, steps=1))
+    folder = project.run_folder(spec.run)
+
+    watch = Watch(project.folder, spec.run)
+    reports = until(watch, "epoch")
+    assert psutil.Process(watch.pid).nice() > 0 and worker_is_alive(folder) and reports[0].kind == "start"
+    watch.stop()
+    asked = time.monotonic()
+    assert until(watch, "stopped")[-1].message == "stopped; it can be resumed"
+    while watch.is_alive:
+        time.sleep(0.01)
+    assert time.monotonic() - asked < 1.2
+
+    watch = Watch(project.folder, spec.run)
+    assert until(watch, "epoch", after=3)
+    psutil.Process(watch.pid).kill()
+    assert "was killed by signal 9 without a word; the run is interrupted" in until(watch, "stopped")[-1].message
+    assert not worker_is_alive(folder)
+
+    ends = list(Watch(project.folder, spec.run).wait())
+    assert ends[-1].kind == last_report(folder).kind == "done"
+    settled = read_spec(folder)
+    assert settled.engine["precision"] == "32-true" and settled.device == "cpu"
+    whole = list(train(settled, iterate_cases(project, 0), project.tracks, tmp_path / "whole"))
+    assert losses(JournalReader(journal_file(folder, "train")).read()) == losses(map(from_line, map(to_line, whole)))
+    assert same(checkpoints(folder), checkpoints(tmp_path / "whole"))
+
+
+def test_a_worker_that_cannot_work_says_why(project):
+    spec = add_run(project, make_spec(network="NoSuchNet"))
+    reports = list(Watch(project.folder, spec.run).wait())
+    assert reports[-1].kind == "failed" and "there is no network 'NoSuchNet'" in reports[-1].message
+
+
+def test_half_a_line_waits_for_its_end_and_a_torn_one_is_passed_over(tmp_path):
+    path = journal_file(tmp_path, "train")
+    first, second = to_line(Report("run-001", "step", done=1)), to_line(Report("run-001", "step", done=2))
+    path.write_text(first + second[:9])
+    reader = JournalReader(path)
+    assert [r.done for r in reader.read()] == [1]
+    with open(path, "a") as file:
+        file.write(second[9:] + '{"run": "ru\n' + "\0\0\n" + first)
+    assert [r.done for r in reader.read()] == [2, 1]
+    assert reader.read() == []
+
+
+def test_cutting_back_keeps_the_epochs_that_have_a_checkpoint_each_once(tmp_path):
+    journal = Journal(tmp_path, "train")
+    for fold, epoch, kind in ((0, 0, "epoch"), (0, 1, "step"), (0, 1, "epoch"), (1, 0, "epoch"), (1, 1, "epoch")):
+        journal.write(Report("run-001", kind, fold, epoch, losses={"train": epoch + fold / 10}))
+    journal_file(tmp_path, "train").open("a").write('{"run": "run-0')
+    for fold, epoch in ((0, 1), (1, 0)):
+        kept = tmp_path / "checkpoints" / f"fold-{fold}" / f"epoch-{epoch:05d}"
+        kept.mkdir(parents=True)
+        (kept / "report.json").write_text(to_line(Report("run-001", "epoch", fold, epoch, losses={"train": 9.0})))
+
+    cut_back(tmp_path)
+
+    kept = JournalReader(journal_file(tmp_path, "train")).read()
+    assert [(r.fold, r.epoch, r.losses["train"]) for r in kept] == [(0, 0, 0.0), (0, 1, 9.0), (1, 0, 9.0)]
+
+
+def test_a_report_survives_its_line_and_nan_becomes_null():
+    report = Report("run-001", "epoch", 1, 2, losses={"train": float("nan")}, dice={"organ/liver": None}, inner={"a": [1]})
+    assert from_line(to_line(report)) == replace(report, losses={"train": None})
+    assert "\n" not in to_line(report)[:-1]
