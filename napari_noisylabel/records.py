@@ -261,9 +261,10 @@ class Report:
 class CaseView:
     """Everything the window shows of one case. Arrays are in the file's order, never resampled.
 
-    `given` and `corrected` are class indices per track; `corrected` is writable and this
-    view's own, the others are read-only. `likelihood` is uint8 (255 = surely wrong) and absent
-    without a run. `proposal` likewise holds class indices per track.
+    `given`, `decided` and `corrected` are class indices per track. `decided` is what the log says
+    as of event `label_version`, `corrected` the same with brush strokes that are no decision yet;
+    both are this view's own and writable, the others are read-only. `likelihood` is uint8 (255 =
+    surely wrong) and absent without a run. `proposal` likewise holds class indices per track.
     """
 
     case: Case
@@ -272,4 +273,6 @@ class CaseView:
     corrected: Mapping[str, np.ndarray]
     likelihood: Mapping[str, np.ndarray] = field(default_factory=dict)
     proposal: Mapping[str, np.ndarray] = field(default_factory=dict)
+    decided: Mapping[str, np.ndarray] = field(default_factory=dict)
+    label_version: int = 0
     note: str = ""

@@ -7,6 +7,7 @@ the command line, scripts and tests all go through it.
 from __future__ import annotations
 
 import getpass
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -23,11 +24,12 @@ from napari_noisylabel.engine.filter import FilterRequest, likelihood_counts, re
 from napari_noisylabel.engine.settings import check_engine
 from napari_noisylabel.engine.source import given_of
 from napari_noisylabel.engine.spec import RunSpec, library_versions, write_spec
-from napari_noisylabel.engine.watch import Watch, last_report
+from napari_noisylabel.engine.watch import Watch, last_report, worker_is_alive
 from napari_noisylabel.engine.worker import FILTER_REQUEST
-from napari_noisylabel.errors import BadSetting, NotAProject, NothingToDo, ProjectError, UnknownName
+from napari_noisylabel.errors import BadSetting, MissingPart, NotAProject, NothingToDo, ProjectError, UnknownName
 from napari_noisylabel.export import ExportResult, export_project
 from napari_noisylabel.io.cases import load_file, load_image
+from napari_noisylabel.io.files import looks_changed, require_unchanged
 from napari_noisylabel.methods import method_info
 from napari_noisylabel.records import (
     CaseView,
@@ -44,12 +46,18 @@ from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.store.events import now, redoing, undoing
 from napari_noisylabel.store.files import write_json
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
 ORDERS: Mapping[str, Callable[[Region], Any]] = {
     "gain": lambda r: (-r.gain, r.id),
     "likelihood": lambda r: (-r.likelihood, -r.voxels, r.id),
     "size": lambda r: (-r.voxels, r.id),
     "case": lambda r: (r.case, r.track, -r.gain, r.id),
 }
+
+
+Box = tuple[tuple[int, ...], tuple[int, ...]]
+"""First voxel of a box and one past its last, in array indices."""
 
 
 class Workbench:
@@ -62,6 +70,7 @@ class Workbench:
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="noisylabel")
         self._ingest: Future[tuple[Report, bool]] | None = None
         self._labels: dict[str, np.ndarray] = {}  # corrected labels of the case shown, without strokes
+        self._painted: dict[str, Box] = {}  # where the strokes on the case shown are
 
     # ------------------------------------------------------------ the six verbs
 
@@ -235,7 +244,9 @@ class Workbench:
         given = {t.name: a for t, a in given_of(self.store.tracks, case).items()}
         run = self.session.run
         scores = CaseScores(self.store.run_folder(run.id), case_id) if run is not None else None
-        corrected = {t: self.store.corrected(case_id, t, a) for t, a in given.items()}
+        version = self.store.label_version
+        decided = {t: self.store.corrected(case_id, t, a, upto=version) for t, a in given.items()}
+        corrected = {t: a.copy() for t, a in decided.items()}
         for track, array in corrected.items():
             draft = self.store.draft(case_id, track)
             if draft is not None:
@@ -245,15 +256,23 @@ class Workbench:
             images=tuple(_read_only(channel) for channel in load_image(case)),
             given={t: _read_only(a) for t, a in given.items()},
             corrected=corrected,
+            decided=decided,
+            label_version=version,
             likelihood=_stored(scores, "likelihood", given),
             proposal=_stored(scores, "proposal", given),
         )
 
     def show(self, view: CaseView) -> None:
-        """Make a loaded case the one on the screen."""
-        self._labels = {t: self.store.corrected(view.case.id, t, a) for t, a in view.given.items()}
-        self.session.draft = any(self.store.draft(view.case.id, t) is not None for t in view.given)
+        """Make a loaded case the one on the screen, with the decisions made since it was read."""
+        self._labels = dict(view.decided)
+        drafts = {t: self.store.draft(view.case.id, t) for t in view.given}
+        self._painted = {t: _box(d, view.given[t].shape) for t, d in drafts.items() if d is not None}
         self.session.view = view
+        if self.store.label_version > view.label_version:
+            for event in self.store.events(view.case.id):
+                if event.number > view.label_version:
+                    self._apply(event)
+        self.session.draft = bool(self._painted)
 
     def select(self, index: int) -> Region | None:
         """Move the cursor of the queue; the region it is on now."""
@@ -265,16 +284,22 @@ class Workbench:
         self.session.queue = sort_regions(self.session.queue, order, seed)
         return self.session.queue
 
-    def save_draft(self, track: str, labels: np.ndarray) -> None:
-        """Keep the strokes on the labels of the case shown; they survive a crash, and decide nothing."""
+    def save_draft(self, track: str, labels: np.ndarray, box: Box | None = None) -> None:
+        """Keep the strokes on the labels of the case shown; they survive a crash, and decide nothing.
+
+        `box` is where the last stroke was, as (first voxel, one past the last); None: anywhere.
+        """
         view = self._view()
-        self.store.save_draft(view.case.id, track, _changes(self._labels[track], labels))
+        whole = (0,) * labels.ndim, labels.shape
+        self._painted[track] = _union(self._painted.get(track), box or whole)
+        self.store.save_draft(view.case.id, track, _changes(self._labels[track], labels, self._painted[track]))
         self.session.draft = True
 
     def discard_draft(self, track: str) -> None:
         """Forget the strokes; the labels shown are those of the log again."""
         view = self._view()
         self.store.clear_draft(view.case.id, track)
+        self._painted.pop(track, None)
         view.corrected[track][...] = self._labels[track]
         self.session.draft = False
 
@@ -335,12 +360,13 @@ class Workbench:
 
     def close_project(self) -> None:
         """Let go of the project. A worker goes on; see `stop`."""
-        if self._ingest is not None:
-            self._ingest.result()
-            self._ingest = None
-        if self._store is not None:
-            self._store.close()
-        self._store, self._watch, self._labels = None, None, {}
+        store, taking_in, self._ingest = self._store, self._ingest, None
+        if store is not None:
+            if taking_in is None:
+                store.close()
+            else:  # the regions are still being written, on a thread that must not be waited for
+                taking_in.add_done_callback(lambda _: store.close())
+        self._store, self._watch, self._labels, self._painted = None, None, {}, {}
         session = self.session
         session.view, session.run, session.filter, session.scores = None, None, None, None
         session.queue, session.runs, session.cases, session.tracks = (), (), (), ()
@@ -379,8 +405,11 @@ class Workbench:
             labels = view.corrected[track]
         current = self.session.current if region is None else self.store.region(region)
         own = current if current is not None and (current.case, current.track) == (view.case.id, track) else None
+        box = self._painted.get(track)
+        if own is not None and box is not None:
+            box = _union(box, (own.start, own.stop))
         decided = None if own is None else self.store.region_runs(own.id)
-        runs = _changes(self._labels[track], np.asarray(labels), decided)
+        runs = _changes(self._labels[track], np.asarray(labels), box, decided)
         if not voxel_runs.count(runs):
             raise NothingToDo("an edit changes at least one voxel, and nothing was painted. Paint, then apply.")
         run = own.run if own is not None else ""
@@ -389,13 +418,16 @@ class Workbench:
     def _verify(self, by: str, case_id: str, track: str, labels: Any, note: str) -> Event:
         case = self.store.case(case_id or self._view().case.id)
         name = track or self.session.track
+        view = self.session.view
+        if labels is None and view is not None and view.case.id == case.id and name in self._labels:
+            return Event(0, now(), by, Verdict.VERIFIED, case.id, name, voxel_runs.empty_runs(), note=note)
         chosen = self.store.track(name)
         given = {t.name: a for t, a in given_of((chosen,), case).items()}
         if name not in given:
             raise UnknownName(f"case {case.id!r} has no labels of track {name!r}, so there is nothing to verify.")
         before = self.store.corrected(case.id, name, given[name])
         after = before if labels is None else load_file(labels, case, chosen)
-        runs = voxel_runs.encode_runs(np.ones(before.shape, bool), before, after)
+        runs = _changes(before, after)  # the verdict itself verifies all voxels of the case
         return Event(0, now(), by, Verdict.VERIFIED, case.id, name, runs, note=note)
 
     def _turn_back(self, verdict: Verdict, by: str, note: str) -> Event:
@@ -414,6 +446,7 @@ class Workbench:
         voxel_runs.apply_runs(self._labels[event.track], event.runs)
         voxel_runs.apply_runs(view.corrected[event.track], event.runs)
         if event.verdict is Verdict.EDITED:
+            self._painted.pop(event.track, None)
             self.session.draft = False
 
     def _follow(self, event: Event) -> None:
@@ -448,6 +481,7 @@ class Workbench:
                 f"seed {seed}. Out-of-fold scores need the second fold."
             )
         store = self.store
+        _require_training(store, folds, device)
         run = store.add_run(
             Run("", method, checked, checked_engine, seed, folds, epochs, store.label_version, RunState.RUNNING, now())
         )
@@ -461,6 +495,9 @@ class Workbench:
         run = self.store.run(run_id)
         if run.state == RunState.COMPLETE:
             raise NothingToDo(f"run {run_id} is complete, there is nothing to resume. Start a new run.")
+        if worker_is_alive(self.store.run_folder(run_id)):
+            raise ProjectError(f"a worker is at run {run_id} already. Wait for its end, or stop it.")
+        _require_torch()
         return self.store.set_run(run_id, state=RunState.RUNNING, message="")
 
     def _start(self, run_id: str, task: str) -> Watch:
@@ -571,12 +608,57 @@ def sort_regions(regions: Sequence[Region], order: str, seed: int = 0) -> tuple[
     return tuple(sorted(regions, key=ORDERS[order]))
 
 
-def _changes(before: np.ndarray, after: np.ndarray, region: VoxelRuns | None = None) -> VoxelRuns:
-    """What differs between two label maps, and the voxels of a region with them."""
-    mask = before != after
+def _require_training(store: ProjectStore, folds: int, device: str) -> None:
+    """Refuse before a run is made what the worker could only fail at."""
+    if device not in DEVICES:
+        raise BadSetting(f"a device is {', '.join(DEVICES)}, got {device!r}. Choose one of them.")
+    groups = {c.group for c in store.cases() if not c.held_out}
+    if len(groups) < folds:
+        raise NothingToDo(
+            f"out-of-fold scores need a group of training cases per fold, and there are {len(groups)} for {folds} "
+            "folds. Add cases, or hold fewer of them out."
+        )
+    for case in store.cases():
+        for file in (*case.images, *case.labels.values()):
+            if looks_changed(file):  # of hundreds of files only the suspicious ones are read
+                require_unchanged(file)
+    _require_torch()
+
+
+def _require_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise MissingPart(
+            "training needs torch, which is not installed. Install it with: pip install 'napari-noisylabel[train]'."
+        )
+
+
+def _changes(
+    before: np.ndarray, after: np.ndarray, box: Box | None = None, region: VoxelRuns | None = None
+) -> VoxelRuns:
+    """What differs between two label maps within a box (None: anywhere), and the voxels of a region in it."""
+    low, high = box or ((0,) * before.ndim, before.shape)
+    inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    mask = before[inside] != after[inside]
     if region is not None:
-        mask |= voxel_runs.runs_mask(region, before.shape)
-    return voxel_runs.encode_runs(mask, before, after)
+        at = np.unravel_index(voxel_runs.voxel_indices(region), before.shape)
+        mask[tuple(a - first for a, first in zip(at, low, strict=True))] = True
+    return voxel_runs.encode_box(low, before.shape, mask, before[inside], after[inside])
+
+
+def _union(a: Box | None, b: Box) -> Box:
+    """The smallest box around both."""
+    if a is None:
+        return tuple(int(v) for v in b[0]), tuple(int(v) for v in b[1])
+    low = tuple(min(int(x), int(y)) for x, y in zip(a[0], b[0], strict=True))
+    return low, tuple(max(int(x), int(y)) for x, y in zip(a[1], b[1], strict=True))
+
+
+def _box(runs: VoxelRuns, shape: Sequence[int]) -> Box:
+    """The box of the voxels of `runs`; empty at the origin where there are none."""
+    at = np.array(np.unravel_index(voxel_runs.voxel_indices(runs), tuple(shape)))
+    if not at.size:
+        return (0,) * len(shape), (0,) * len(shape)
+    return tuple(int(v) for v in at.min(1)), tuple(int(v) + 1 for v in at.max(1))
 
 
 def _stored(scores: CaseScores | None, name: str, tracks: Mapping[str, Any]) -> dict[str, np.ndarray]:

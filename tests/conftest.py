@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -49,6 +50,22 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data sets are not at {folder}: set NOISYLABEL_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with `images`, `labels` (spoiled), `truth`, and `project` with one short run. Not to be changed."""
+    pytest.importorskip("torch")
+    from tests.phantom_files import make_trained
+
+    return make_trained(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def trained(trained_template: Path, tmp_path: Path) -> Path:
+    """A project of one's own with one short run, regions and a truth beside it (`trained.parent`)."""
+    shutil.copytree(trained_template, tmp_path / "own")
+    return tmp_path / "own" / "project"
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import typer
 
 from napari_noisylabel.arrays.labels import changed_runs, count
 from napari_noisylabel.cli.app import app
-from napari_noisylabel.cli.output import remark, say, say_json, say_table
+from napari_noisylabel.cli.output import remark, say, say_json, say_table, some
 from napari_noisylabel.cli.values import BY, JSON, PROJECT, RUN, TRACK, reading, writing
 from napari_noisylabel.errors import BadSetting, NothingToDo, UnknownName
 from napari_noisylabel.records import Event, Region, RegionState, Track, Verdict
@@ -74,7 +74,7 @@ def accept(
     if as_json:
         say_json({"accepted": len(events), "voxels": voxels})
     else:
-        say(f"accepted {len(events)} regions, {voxels} voxels changed")
+        say(f"accepted {some(len(events), 'region')}, {some(voxels, 'voxel')} changed")
 
 
 @app.command()
@@ -84,7 +84,7 @@ def reject(project: Path = PROJECT, region: list[int] = REGIONS, by: str = BY) -
         raise BadSetting("a rejection names its regions. Give each with --region ID; `noisylabel queue` lists them.")
     with writing(project, by) as workbench:
         events = _decide(workbench, Verdict.REJECTED, region, None)
-    say(f"rejected {len(events)} regions")
+    say(f"rejected {some(len(events), 'region')}")
 
 
 def _decide(workbench: Workbench, verdict: Verdict, ids: list[int], run: str | None) -> list[Event]:
@@ -121,7 +121,7 @@ def _turn_back(project: Path, verdict: Verdict, steps: int, by: str) -> None:
                     raise
                 break
     rest = f"; there were no more than {len(done)}" if len(done) < steps else ""
-    say(f"{verdict} {len(done)} decisions{rest}")
+    say(f"{verdict}: {some(len(done), 'decision')}{rest}")
 
 
 @app.command()
@@ -142,4 +142,4 @@ def verify(
             raise NothingToDo(f"case {case!r} has no labels, so there is nothing to verify.")
         events = [workbench.review(Verdict.VERIFIED, case=case, track=name, labels=labels) for name in tracks]
     changed = sum(count(changed_runs(e.runs)) for e in events)
-    say(f"verified {case}, track {', '.join(tracks)}: {changed} voxels changed")
+    say(f"verified {case}, track {', '.join(tracks)}: {some(changed, 'voxel')} changed")

@@ -10,7 +10,7 @@ import typer
 
 from napari_noisylabel import study
 from napari_noisylabel.cli.app import app
-from napari_noisylabel.cli.output import Bar, say, say_json, say_table
+from napari_noisylabel.cli.output import Bar, say, say_json, say_table, some
 from napari_noisylabel.cli.values import JSON, PROJECT, class_names, key_values, reading
 from napari_noisylabel.errors import BadSetting
 from napari_noisylabel.io.folders import looks_changed
@@ -79,7 +79,7 @@ def _say_plan(project: Path, plan: study.ProjectPlan, check: bool, as_json: bool
         names = ", ".join(f"{v} = {n}" for v, n in zip(track.values[1:], track.classes[1:], strict=True))
         say(f"track {track.name}: {names}")
     made = "could be made" if check else "made"
-    say(f"{project} {made}: {len(plan.cases)} cases, {held_out} held out, {len(plan.problems)} with problems")
+    say(f"{project} {made}: {some(len(plan.cases), 'case')}, {held_out} held out, {len(plan.problems)} with problems")
 
 
 def _track_json(track: Track) -> dict[str, Any]:
@@ -97,12 +97,13 @@ def info(project: Path = PROJECT, as_json: bool = JSON) -> None:
     if as_json:
         say_json(found)
         return
-    say(f"{found['name']}: {len(found['cases'])} cases, {len(found['tracks'])} tracks, {found['events']} decisions")
+    n_cases, n_tracks = some(len(found["cases"]), "case"), some(len(found["tracks"]), "track")
+    say(f"{found['name']}: {n_cases}, {n_tracks}, {some(found['events'], 'event')}")
     for track in found["tracks"]:
         say(f"track {track['name']}: {', '.join(track['classes'][1:])}")
     held_out = [c for c in found["cases"] if c["held_out"]]
     changed = [c["case"] for c in found["cases"] if c["changed"]]
-    say(f"held out: {len(held_out)} cases")
+    say(f"held out: {some(len(held_out), 'case')}")
     if changed:
         say(f"changed since the project was made: {', '.join(changed)}")
     if found["runs"]:

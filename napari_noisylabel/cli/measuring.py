@@ -10,7 +10,7 @@ import typer
 from napari_noisylabel import study
 from napari_noisylabel.arrays.noise import NOISES
 from napari_noisylabel.cli.app import app
-from napari_noisylabel.cli.output import Bar, say, say_json, say_table
+from napari_noisylabel.cli.output import Bar, say, say_json, say_table, some
 from napari_noisylabel.cli.values import JSON, PROJECT, RUN, SET, TRACK, key_values, plain_value, reading
 
 TRUTH = typer.Option(..., "--truth", metavar="DIR", help="Folder of the true labels", show_default=False)
@@ -31,7 +31,7 @@ def export(
     if as_json:
         say_json({"files": result.files, "origin": result.origin})
     else:
-        say(f"{len(result.files)} files written to {out}; where each is from: {result.origin}")
+        say(f"{some(len(result.files), 'file')} written to {out}; where each is from: {result.origin}")
 
 
 @app.command()
@@ -80,7 +80,8 @@ def corrupt(
         made = study.corrupt_folder(
             labels, out, noise, severity=severity, share=share, split=split, seed=seed, settings=chosen, progress=bar
         )
-    say(f"{made.n_cases} label files in {made.labels}, {len(made.spoiled)} of them spoiled; true errors: {made.errors}")
+    files = some(made.n_cases, "label file")
+    say(f"{files} in {made.labels}, {len(made.spoiled)} of them spoiled; true errors: {made.errors}")
 
 
 @app.command()

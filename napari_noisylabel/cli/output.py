@@ -30,6 +30,11 @@ def remark(text: str) -> None:
     typer.echo(text, err=True)
 
 
+def some(n: int, noun: str) -> str:
+    """"1 case", "12 cases"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def say_table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:
     """Rows in columns: words to the left, numbers to the right."""
     cells = [list(header), *([_cell(v) for v in row] for row in rows)]

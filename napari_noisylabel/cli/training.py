@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from napari_noisylabel.cli.app import INTERRUPTED, app
-from napari_noisylabel.cli.output import Bar, remark, say, say_json
+from napari_noisylabel.cli.output import Bar, remark, say, say_json, some
 from napari_noisylabel.cli.values import JSON, PROJECT, RUN, SET, split_settings, writing
 from napari_noisylabel.errors import InputError, NothingToDo, RunFailed
 from napari_noisylabel.records import Report, RunState
@@ -61,12 +61,13 @@ def finish_run(workbench: Workbench, as_json: bool = False, quiet: bool = False)
     if as_json:
         say_json({"run": run.id, "state": run.state})
     elif run.state == RunState.COMPLETE and not quiet:
-        say(f"{run.id}: complete, {len(workbench.session.queue)} regions to look at")
+        say(f"{run.id}: complete, {some(len(workbench.session.queue), 'region')} to look at")
     if run.state == RunState.COMPLETE:
         return 0
     if run.state == RunState.FAILED:
         raise (InputError if watch.exit_code == 2 else RunFailed)(f"{run.id} failed: {run.message}")
-    remark(f"noisylabel: {run.id} was interrupted; go on with: noisylabel train PROJECT --resume {run.id}")
+    folder = workbench.store.folder
+    remark(f"noisylabel: {run.id} is interrupted; go on with: noisylabel train {folder} --resume {run.id}")
     return INTERRUPTED if interrupted else 1
 
 
@@ -116,5 +117,5 @@ def refilter(
             "voxels": sum(r.voxels for r in regions), "note": made.note,
         })  # fmt: skip
         return
-    say(f"{made.run}: {len(regions)} regions at level {made.level} from a likelihood of {made.threshold:g} on")
+    say(f"{made.run}: {some(len(regions), 'region')} at level {made.level} from a likelihood of {made.threshold:g} on")
     say(made.note)

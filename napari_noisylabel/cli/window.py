@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import typer
 from napari_noisylabel import study
 from napari_noisylabel.cli.app import app
 from napari_noisylabel.cli.machine import no_display
-from napari_noisylabel.cli.output import remark, say
+from napari_noisylabel.cli.output import remark, say, some
 from napari_noisylabel.cli.training import finish_run
 from napari_noisylabel.cli.values import PROJECT, writing
 from napari_noisylabel.errors import BadSetting, MissingPart, NotAProject, RunFailed
@@ -22,6 +23,10 @@ from napari_noisylabel.store.manifest import DATABASE_FILE
 
 DEMO = Path("noisylabel-demo")
 WINDOW_PX = (1500, 920)
+DOCK_PX = 400
+QUIET = ("napari support for the PyQt5 backend", "System theme detection requires a Qt6 backend")
+"""What napari warns of with PyQt5; the README says it, too."""
+
 PATIENCE_S = 60.0
 SETTLE_S = 1.5
 """After the first region is shown: contours and the other slices are drawn a moment later."""
@@ -48,7 +53,8 @@ def demo(
             if code:
                 return code
         run, left = workbench.session.run, len(workbench.session.queue)
-    say(f"{folder}: {run.id if run else '-'}, {left} regions to look at; the truth is in {study.data_folder(folder)}")
+    truth = study.data_folder(folder) / "truth"
+    say(f"{folder}: {run.id if run else '-'}, {some(left, 'region')} to look at; the truth is in {truth}")
     if not no_window:
         _show(folder, screenshot)
     return 0
@@ -88,6 +94,8 @@ def _binding() -> bool:
 
 
 def _show(project: Path, screenshot: Path | None) -> None:
+    for notice in QUIET:
+        warnings.filterwarnings("ignore", message=notice)
     napari = importlib.import_module("napari")
     docks = importlib.import_module("napari_noisylabel.widgets.dock")
     docks.skip_binding_notice()
@@ -95,10 +103,12 @@ def _show(project: Path, screenshot: Path | None) -> None:
     dock = docks.find_dock(viewer)
     dock.open_project(project)
     dock.show_stage(Stage.REVIEW)
+    _widen(viewer, dock)
     if screenshot is None:
         napari.run()
         return
     viewer.window.resize(*WINDOW_PX)
+    _widen(viewer, dock)
     try:
         _wait_for_region(dock)
         viewer.screenshot(str(screenshot), canvas_only=False, flash=False)
@@ -106,6 +116,13 @@ def _show(project: Path, screenshot: Path | None) -> None:
         dock.shut()
         viewer.close()
     say(f"picture of the window: {screenshot}")
+
+
+def _widen(viewer: Any, dock: Any) -> None:
+    """Give the dock the width that its panels need: napari gives a new one what is left."""
+    qt = importlib.import_module("qtpy.QtCore").Qt
+    needed = max(panel.minimumSizeHint().width() for panel in dock.panels.values())
+    viewer.window._qt_window.resizeDocks([dock.parent()], [max(DOCK_PX, needed + 8)], qt.Orientation.Horizontal)
 
 
 def _wait_for_region(dock: Any) -> None:

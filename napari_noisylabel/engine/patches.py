@@ -244,7 +244,7 @@ def augment(
         if axes:
             image, planes = image.flip(axes), planes.flip(axes)
             view.append("flip" + "".join(str(a - 1) for a in axes))
-    if rng.random() < 0.7:
+    if rng.random() < 0.5:
         grid = _turn_and_zoom(image.shape[1:], [case.spacing[a] for a in plan.in_plane], rng)
         image = F.grid_sample(image[None], grid, padding_mode="zeros", align_corners=False)[0]
         # shifted by one so that the zeros from outside can be told from class 0
@@ -260,7 +260,7 @@ def augment(
 
 
 def _turn_and_zoom(shape: Sequence[int], spacing: Sequence[float], rng: np.random.Generator) -> Tensor:
-    """Sampling grid (1, *shape, n_dims) of a rotation by up to 20 degrees and a zoom of 0.7 to 1.4.
+    """Sampling grid (1, *shape, n_dims) of a rotation by up to 15 degrees and a zoom of 0.75 to 1.33.
 
     The rotation is one in millimetres: on anisotropic grids it must not shear.
     """
@@ -269,11 +269,11 @@ def _turn_and_zoom(shape: Sequence[int], spacing: Sequence[float], rng: np.rando
     turn = np.eye(n)
     for i in range(n):
         for j in range(i + 1, n):
-            angle = np.deg2rad(rng.uniform(-20, 20))
+            angle = np.deg2rad(rng.uniform(-15, 15))
             plane = np.eye(n)
             plane[[i, i, j, j], [i, j, i, j]] = [np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)]
             turn = turn @ plane
-    matrix = np.diag(1 / extent) @ turn @ np.diag(extent) * np.exp(rng.uniform(-0.35, 0.35))
+    matrix = np.diag(1 / extent) @ turn @ np.diag(extent) * np.exp(rng.uniform(-0.29, 0.29))
     theta = np.zeros((n, n + 1))
     theta[:, :n] = matrix[::-1, ::-1]  # torch orders coordinates (x, y, z)
     return F.affine_grid(torch.tensor(theta, dtype=torch.float32)[None], [1, 1, *shape], align_corners=False)

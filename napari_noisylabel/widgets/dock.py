@@ -92,6 +92,8 @@ class NoisyLabelDock(QWidget):
         self._shut = True
         self._timer.stop()
         self._settle.stop()
+        if self._journal.isActive():
+            self._save_draft()
         self._leave_worker()
         self.loader.forget()
         self._keys.release()
@@ -128,9 +130,12 @@ class NoisyLabelDock(QWidget):
         self._keys = ReviewKeys(self.viewer, self._actions())
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
-        self._settle = QTimer(self)
-        self._settle.setSingleShot(True)
-        self._settle.setInterval(0)
+        self._painted: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # the box of all strokes on
+        self._painted_case = ""  # this case
+        self._settle, self._journal = QTimer(self), QTimer(self)
+        for soon in (self._settle, self._journal):
+            soon.setSingleShot(True)
+            soon.setInterval(0)
 
     def _actions(self) -> dict[str, Callable[[], Any]]:
         review = self.review
@@ -165,6 +170,7 @@ class NoisyLabelDock(QWidget):
     def _connect(self) -> None:
         self._timer.timeout.connect(self._poll)
         self._settle.timeout.connect(self._follow)
+        self._journal.timeout.connect(self._save_draft)
         self.tabs.currentChanged.connect(self._tab_changed)
         self.loader.busy.connect(self.footer.set_reading)
         self.project.case_wanted.connect(self._open_case)
@@ -283,12 +289,22 @@ class NoisyLabelDock(QWidget):
         self.layers.start_painting(to_class)
 
     def _stroke(self, low: tuple[int, ...], high: tuple[int, ...]) -> None:
-        self._save_draft()
+        case = self._session.view.case.id if self._session.view is not None else ""
+        if case != self._painted_case:
+            self._painted_case, self._painted = case, (low, high)
+        self._painted = (
+            tuple(min(a, b) for a, b in zip(self._painted[0], low, strict=True)),
+            tuple(max(a, b) for a, b in zip(self._painted[1], high, strict=True)),
+        )
+        self._journal.start()  # napari tells of polygons and fills before it has painted them
 
     def _save_draft(self) -> None:
-        track = self._session.track
-        with noticed():
-            self.workbench.save_draft(track, self._session.view.corrected[track])
+        self._journal.stop()
+        view, track = self._session.view, self._session.track
+        if view is not None and track in view.corrected:
+            with noticed():
+                box = self._painted if view.case.id == self._painted_case else None
+                self.workbench.save_draft(track, view.corrected[track], box)
 
     def _undo_stroke(self) -> None:
         layer = self.layers.corrected

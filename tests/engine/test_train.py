@@ -9,7 +9,17 @@ from napari_noisylabel.engine.train import choose_device, settle
 from napari_noisylabel.engine.train import train as train_reports
 from napari_noisylabel.errors import BadSetting, InputError, RunFailed, UnknownName
 from tests.engine.conftest import (
-    ORGANS, OVERLAPPING, checkpoints, interrupted, losses, make_case, make_spec, maps, same, some_cases, working,
+    ORGANS,
+    OVERLAPPING,
+    checkpoints,
+    interrupted,
+    losses,
+    make_case,
+    make_spec,
+    maps,
+    same,
+    some_cases,
+    working,
 )  # fmt: skip
 
 ALL = ["cross-entropy", "self-cleansing", "trial-exchange", "trial-parameters", "trial-stages"]
@@ -74,7 +84,7 @@ def test_no_method_changes_what_a_person_has_verified(train, method):
             np.testing.assert_array_equal(labels[decided], by_id[case].labels[track][decided])
         if method == "trial-stages":
             open_ = np.ones(labels.shape, bool) if decided is None else ~decided
-            assert (labels[open_] != by_id[case].labels[track][open_]).mean() > 0.5
+            assert (labels[open_] != by_id[case].labels[track][open_]).mean() > 0.2
 
 
 def test_two_runs_of_one_seed_are_equal_and_of_two_seeds_are_not(train):

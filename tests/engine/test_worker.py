@@ -117,6 +117,6 @@ def test_cutting_back_keeps_the_epochs_that_have_a_checkpoint_each_once(tmp_path
 
 
 def test_a_report_survives_its_line_and_nan_becomes_null():
-    report = Report("run-001", "epoch", 1, 2, losses={"train": float("nan")}, dice={"organ/liver": None}, inner={"a": [1]})
+    report = Report("run-001", "epoch", 1, 2, losses={"train": float("nan")}, dice={"a/b": None}, inner={"c": [1]})
     assert from_line(to_line(report)) == replace(report, losses={"train": None})
     assert "\n" not in to_line(report)[:-1]

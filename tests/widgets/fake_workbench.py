@@ -205,7 +205,7 @@ class FakeWorkbench:
         self.volumes[case][3][:] = before
         return SimpleNamespace(region=s.queue[at].id)
 
-    def save_draft(self, track, labels):
+    def save_draft(self, track, labels, box=None):
         self.calls.append(("save_draft", track, labels.shape))
         self.session.draft = True
 

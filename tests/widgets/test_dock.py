@@ -56,14 +56,14 @@ def test_one_key_decides_and_opens_the_case_of_the_next_region(qtbot, viewer, do
     assert dock.footer.counters.text().startswith("1 seen")
 
 
-def test_strokes_go_to_the_journal_at_the_end_of_each(viewer, dock):
+def test_strokes_go_to_the_journal_at_the_end_of_each(qtbot, viewer, dock):
     press(viewer, "D")
     layer = dock.layers.corrected
     assert layer.mode == "paint"
 
     layer.data_setitem((np.array([3]), np.array([4]), np.array([5])), 1)
 
-    assert ("save_draft", "labels", (12, 40, 56)) in dock.workbench.calls
+    qtbot.waitUntil(lambda: ("save_draft", "labels", (12, 40, 56)) in dock.workbench.calls)
     assert dock.review.edit_button.caption == "Apply"
 
 
