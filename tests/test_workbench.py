@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 
+from napari_noisylabel import study
 from napari_noisylabel.arrays.labels import changed_runs, count, runs_mask
 from napari_noisylabel.errors import BadSetting, NothingToDo, SourceChanged, UnknownName
 from napari_noisylabel.io.volumes import read_labels
 from napari_noisylabel.records import RegionState, RunState, Verdict
 from napari_noisylabel.workbench import Workbench
-from tests.phantom_files import HELD_OUT, VALUES, case, save_nifti
+from tests.phantom_files import HELD_OUT, VALUES, case, save_nifti, write_cases
 
 
 @pytest.fixture
@@ -154,11 +155,16 @@ def test_what_cannot_train_is_refused_and_leaves_no_run(workbench, options, erro
     assert [run.id for run in workbench.store.runs()] == ["run-001"]
 
 
-def test_a_source_that_changed_is_not_trained_on(workbench, trained):
-    save_nifti(VALUES[case(42)[1]], trained.parent / "labels" / "case-1.nii.gz")
+def test_a_source_that_changed_is_not_trained_on(tmp_path):
+    write_cases(tmp_path, 2)
+    study.make_project(tmp_path / "project", tmp_path / "images", {"organ": tmp_path / "labels"})
+    workbench = Workbench()
+    workbench.open(tmp_path / "project")
+    save_nifti(VALUES[case(42)[1]], tmp_path / "labels" / "case-1.nii.gz")
     with pytest.raises(SourceChanged, match="case-1"):
         workbench.retrain("cross-entropy", epochs=1)
-    assert len(workbench.store.runs()) == 1
+    assert not workbench.store.runs()
+    workbench.close()
 
 
 # ---------------------------------------------------------------- export

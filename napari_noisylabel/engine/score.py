@@ -41,7 +41,7 @@ def score_case(
         skip = None if verified is None else np.asarray(case.as_given(verified))
         statistics[name] = TrackStatistics(
             score_histogram(stored, labels, track.n_classes, skip),
-            *_distances(labels, proposal, other.argmax(0).astype(np.uint8), track.n_classes, own_axes),
+            *_distances(labels, proposal, other.argmax(0).astype(np.uint8), track.n_classes, own_axes, skip),
         )
         scores.write(f"{name}.score", stored)
         scores.write(f"{name}.proposal", proposal)
@@ -53,12 +53,19 @@ def score_case(
 
 
 def _distances(
-    labels: np.ndarray, unseen: np.ndarray, seen: np.ndarray, n_classes: int, axes: Sequence[int]
-) -> tuple[np.ndarray, ...]:
-    """(K,) each: label from the unseen opinion, label from the seen one, one opinion from the other."""
-    known = labels != IGNORE
-    unseen, seen = np.where(known, unseen, IGNORE), np.where(known, seen, IGNORE)
-    pairs = ((labels, unseen), (labels, seen), (unseen, seen))
+    labels: np.ndarray, unseen: np.ndarray, seen: np.ndarray, n_classes: int, axes: Sequence[int],
+    verified: np.ndarray | None,
+) -> tuple[np.ndarray, ...]:  # fmt: skip
+    """(K,) each: label from the unseen opinion, label from the seen one, one opinion from the other.
+
+    Opinions on ignored and verified voxels do not count. NaN where nothing else shows the class: an
+    object that a person has decided on as a whole is clean, and no example for the others.
+    """
+    settled = labels == IGNORE if verified is None else (labels == IGNORE) | verified
+    unseen, seen = np.where(settled, labels, unseen), np.where(settled, labels, seen)
+    maps = (labels, unseen, seen)
+    still_open = [any(((m == k) & ~settled).any() for m in maps) for k in range(n_classes)]
     return tuple(
-        np.array([np.nan] + [displacement(a, b, k, axes) for k in range(1, n_classes)]) for a, b in pairs
+        np.array([displacement(a, b, k, axes) if k and still_open[k] else np.nan for k in range(n_classes)])
+        for a, b in ((labels, unseen), (labels, seen), (unseen, seen))
     )

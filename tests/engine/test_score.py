@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import numpy as np
+
+from napari_noisylabel.arrays.likelihood import to_nats
+from napari_noisylabel.engine.casemaps import CaseScores
+from napari_noisylabel.engine.score import score_case
+from napari_noisylabel.methods.base import Method, Prediction
+from napari_noisylabel.records import IGNORE
+from tests.engine.conftest import ORGANS, make_case, prepared
+
+
+def measured(tmp_path, change=None, verified=None):
+    """Statistics of a phantom with classes 1 and 2 that a network sees moved by two columns."""
+    case = make_case("a", (20, 27))
+    truth = case.labels["organ"].copy()
+    if change is not None:
+        case.labels["organ"][...] = change(truth)
+    case.verified["organ"] = verified
+    opinion = np.roll(truth, 2, axis=1)
+    probs = np.stack([np.where(opinion == k, 0.9, 0.05) for k in range(3)]).astype(np.float16)
+    own, scores = prepared(tmp_path, case), CaseScores(tmp_path / "run", "a")
+    prediction = Prediction("a", {"organ": probs})
+    score_case(scores, own, prediction, prediction, ORGANS, Method(), (1, 2))
+    return scores, scores.statistics()["organ"], case.labels["organ"], probs
+
+
+def test_the_score_is_the_loss_of_the_label_and_the_histogram_counts_it(tmp_path):
+    scores, statistics, labels, probs = measured(tmp_path)
+    expected = -np.log(np.take_along_axis(probs.astype(float), labels[None].astype(int), 0)[0])
+    np.testing.assert_allclose(to_nats(scores.read("organ.score")), expected, atol=1e-3)
+    assert statistics.histogram.sum() == labels.size
+    assert (statistics.seen[1:] > 0).all() and np.isnan(statistics.seen[0]) and (statistics.between[1:] == 0).all()
+
+
+def test_ignored_voxels_have_no_score_and_no_say(tmp_path):
+    scores, statistics, labels, _ = measured(tmp_path, lambda truth: np.where(truth == 2, IGNORE, truth))
+    assert not scores.read("organ.score")[labels == IGNORE].any()
+    assert statistics.histogram.sum() == (labels != IGNORE).sum()
+
+
+def test_what_is_verified_is_neither_counted_nor_called_displaced(tmp_path):
+    corner = np.zeros((20, 27), bool)
+    corner[:, :13] = True
+    _, open_, _, _ = measured(tmp_path / "open")
+    _, half, _, _ = measured(tmp_path / "half", verified=corner)
+    _, whole, _, _ = measured(tmp_path / "whole", verified=np.ones((20, 27), bool))
+    assert half.histogram.sum() == (~corner).sum() and whole.histogram.sum() == 0
+    assert np.nansum(half.seen) < np.nansum(open_.seen)
+    assert np.isnan(whole.seen).all() and np.isnan(whole.unseen).all()
