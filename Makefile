@@ -69,5 +69,5 @@ lint: env
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo-project demo.png .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info demo-project demo-project-data demo.png .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

@@ -310,7 +310,7 @@ class Workbench:
 
         Returns the events and how many voxels they changed. Raises NothingToDo.
         """
-        if run is not None:
+        if run is not None or self.session.run is None:
             self.score(run)
         limit = min_likelihood
         if limit is None:

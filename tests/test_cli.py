@@ -93,11 +93,10 @@ def test_tracks_replace_labels_and_have_classes_of_their_own(noisylabel, tmp_pat
 
 def test_check_reports_and_makes_nothing(noisylabel, tmp_path):
     write_cases(tmp_path, 2)
-    good = noisylabel("new", tmp_path / "p", "--images", tmp_path / "images", "--labels", tmp_path / "labels", "--check")
+    command = ["new", tmp_path / "p", "--images", tmp_path / "images", "--labels", tmp_path / "labels", "--check"]
+    good = noisylabel(*command)
     save_nifti(np.ones(SHAPE, np.float32), tmp_path / "images" / "case-1.nii.gz")
-    bad = noisylabel(
-        "new", tmp_path / "p", "--images", tmp_path / "images", "--labels", tmp_path / "labels", "--check", "--json"
-    )
+    bad = noisylabel(*command, "--json")
     assert (good.code, bad.code) == (0, 2)
     assert [p["case"] for p in bad.json["problems"]] == ["case-1"]
     assert not (tmp_path / "p").exists()
@@ -245,7 +244,7 @@ def test_interrupting_train_stops_the_worker_and_leaves_a_run_to_resume(noisylab
 @pytest.mark.slow
 def test_an_interrupted_run_is_resumed_to_its_end(noisylabel, made):
     pytest.importorskip("torch")
-    arguments = ["train", str(made), "--epochs", "6", "--set", "steps=8"]
+    arguments = ["train", str(made), "--epochs", "4", "--set", "steps=3"]
     worker = subprocess.Popen([sys.executable, "-m", "napari_noisylabel.cli", *arguments], stderr=subprocess.PIPE)
     while not list(made.glob("runs/run-001/checkpoints/fold-0/epoch-*")):
         time.sleep(0.05)
@@ -433,15 +432,22 @@ def test_one_single_case_cannot_be_scored_out_of_fold(refused, tmp_path):
 
 
 def test_without_proposals_nothing_is_accepted(noisylabel, refused, trained):
-    assert noisylabel("refilter", trained, "--level", "voxel", "--threshold", 1, "--json").json["regions"] == 0
-    assert noisylabel("queue", trained, "--json").json == []
+    assert noisylabel("accept", trained).code == 0
+    queue = noisylabel("queue", trained)
+    assert (queue.code, queue.out) == (0, "") and "no open region" in queue.err
     assert "nothing was accepted" in refused("accept", trained)
-    assert "no more" not in refused("undo", trained)
+    with ProjectStore.open(trained) as store:
+        assert {str(e.verdict) for e in store.events()} == {"accepted"}
+
+
+def test_with_nothing_decided_there_is_nothing_to_undo(refused, made):
+    assert "no decision to undo" in refused("undo", made)
+    assert "redo" in refused("redo", made)
 
 
 def test_without_a_run_there_is_nothing_to_show_filter_or_accept(refused, made):
     for command in ("queue", "refilter", "accept"):
-        assert "no run is complete" in refused(command, made) or command == "accept"
+        assert "no run is complete" in refused(command, made)
     assert "Train first" in refused("export", made, made.parent / "out", "--what", "likelihood")
 
 

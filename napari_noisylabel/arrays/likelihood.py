@@ -98,7 +98,7 @@ def voxel_table(fits: Sequence[Mixture]) -> np.ndarray:
 
     Where a class has no split it is 1 - p(label).
     """
-    nats = to_nats(np.arange(SCORE_STEPS + 1, dtype=np.uint16))
+    nats = to_nats(np.arange(SCORE_STEPS + 1, dtype=np.uint16)).astype(np.float64)  # in float32 it would fall by an ulp
     odds = log_odds(nats)
     rows = [posterior(fit, odds) if fit.split else -np.expm1(-nats) for fit in fits]
     return np.stack(rows).astype(np.float32)

@@ -16,7 +16,7 @@ INTERRUPTED = 130
 PROGRAM = "noisylabel"
 
 # typer has carried click inside itself since 0.20; before, it was a package of its own
-ClickException = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+ClickException: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 app = typer.Typer(
     name=PROGRAM,

@@ -26,7 +26,7 @@ def queue(
     order: str = typer.Option("gain", "--order", metavar="gain|likelihood|size|random|case", help="How to rank"),
     as_json: bool = JSON,
 ) -> None:
-    """The ranked regions that wait for a decision."""
+    """List the regions that wait for a decision."""
     with reading(project) as workbench:
         run, tracks = workbench.session.run, {t.name: t for t in workbench.store.tracks}
         if run is None:
@@ -64,7 +64,10 @@ def accept(
     by: str = BY,
     as_json: bool = JSON,
 ) -> None:  # fmt: skip
-    """Accept proposals: all open regions of cases not held out, or those that are named."""
+    """Accept proposals, as decisions in the log.
+
+    Without --region: all open regions of cases that are not held out, from --min-likelihood on.
+    """
     with writing(project, by) as workbench:
         if region:
             events = _decide(workbench, Verdict.ACCEPTED, region, run)
@@ -79,7 +82,10 @@ def accept(
 
 @app.command()
 def reject(project: Path = PROJECT, region: list[int] = REGIONS, by: str = BY) -> None:
-    """Reject proposals: the labels stay as they are, and count as verified there."""
+    """Reject proposals: the labels stay.
+
+    The voxels count as verified, and no method changes them.
+    """
     if not region:
         raise BadSetting("a rejection names its regions. Give each with --region ID; `noisylabel queue` lists them.")
     with writing(project, by) as workbench:
@@ -100,13 +106,16 @@ def _decide(workbench: Workbench, verdict: Verdict, ids: list[int], run: str | N
 
 @app.command()
 def undo(project: Path = PROJECT, steps: int = STEPS, by: str = BY) -> None:
-    """Take back the last decision, or the last N. Undoing is a decision, too, and stays in the log."""
+    """Take back the last decisions.
+
+    The log keeps them, and that they were taken back.
+    """
     _turn_back(project, Verdict.UNDONE, steps, by)
 
 
 @app.command()
 def redo(project: Path = PROJECT, steps: int = STEPS, by: str = BY) -> None:
-    """Make a decision again that was taken back."""
+    """Do again what was taken back."""
     _turn_back(project, Verdict.REDONE, steps, by)
 
 
@@ -132,7 +141,7 @@ def verify(
     track: str = TRACK,
     by: str = BY,
 ) -> None:
-    """Mark a case as right, with its labels of now or with those of a file."""
+    """Mark a case as right, as it is or as in a file."""
     with writing(project, by) as workbench:
         found = workbench.store.case(case)
         tracks = [track] if track else [t.name for t in workbench.store.tracks if t.name in found.labels]

@@ -25,7 +25,7 @@ FAST = {"cc3d": "connected components", "edt": "distances", "fastremap": "label 
 
 @app.command()
 def doctor(as_json: bool = JSON) -> None:
-    """What this machine can do: training, GPU, window, disk."""
+    """What this machine can do."""
     found = {
         "noisylabel": __version__,
         "python": platform.python_version(),

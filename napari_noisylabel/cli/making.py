@@ -91,7 +91,7 @@ def _track_json(track: Track) -> dict[str, Any]:
 
 @app.command()
 def info(project: Path = PROJECT, as_json: bool = JSON) -> None:
-    """What is in a project: cases, structures, runs, regions, decisions."""
+    """What is in a project."""
     with reading(project) as workbench:
         found = _info(workbench)
     if as_json:
@@ -151,7 +151,7 @@ def _run_json(run: Run) -> dict[str, Any]:
 
 @app.command()
 def methods(as_json: bool = JSON) -> None:
-    """The methods, with their settings and defaults."""
+    """The methods and their settings."""
     found = list(all_methods().values())
     if as_json:
         say_json([

@@ -25,7 +25,10 @@ def export(
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace existing files"),
     as_json: bool = JSON,
 ) -> None:
-    """Write volumes in the geometry of their sources, and a record of origin."""
+    """Write volumes and a record of origin.
+
+    Each has the geometry, values and type of its source.
+    """
     with reading(project) as workbench:
         result = workbench.export(out, format=format, what=what, overwrite=overwrite)
     if as_json:
@@ -38,7 +41,11 @@ def export(
 def evaluate(
     project: Path = PROJECT, truth: Path = TRUTH, run: str = RUN, track: str = TRACK, as_json: bool = JSON
 ) -> None:
-    """Figures against the truth: labels given, proposed and corrected; how well errors are found."""
+    """Measure the labels against the truth.
+
+    Those given, proposed and corrected; and how well errors are found. Cases that are held out
+    measure the networks only.
+    """
     with reading(project) as workbench, Bar("measuring") as bar:
         found = study.evaluate(workbench.store, truth, run, track or None, progress=bar)
     if as_json:
@@ -74,7 +81,11 @@ def corrupt(
     seed: int = typer.Option(0, "--seed", metavar="S", help="Same seed, same errors"),
     settings: list[str] = SET,
 ) -> None:
-    """Write labels with synthetic noise, and the true errors beside them in OUT.errors."""
+    """Write labels with synthetic noise.
+
+    The true errors and the parameters of each case are beside them, in OUT.errors. Nothing is
+    written into the folder of the labels.
+    """
     chosen = {key: plain_value(value) for key, value in key_values(settings, "--set").items()}
     with Bar("spoiling") as bar:
         made = study.corrupt_folder(
@@ -92,7 +103,11 @@ def simulate(
     budget: int = typer.Option(0, "--budget", metavar="N", help="Regions to look at; 0: all"),
     as_json: bool = JSON,
 ) -> None:
-    """A simulated reviewer works down the queue: Dice against regions seen. Nothing is written."""
+    """Let a simulated reviewer go down the queue.
+
+    Who knows the truth accepts what lowers the error, and rejects the rest: Dice against regions
+    seen. Nothing is written.
+    """
     with reading(project) as workbench:
         found = study.simulate(workbench.store, truth, order=order, budget=budget)
     if as_json:

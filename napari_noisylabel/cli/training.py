@@ -31,7 +31,7 @@ def train(
     resume: str = typer.Option("", "--resume", metavar="RUN", help="Go on with an interrupted run", show_default=False),
     as_json: bool = JSON,
 ) -> int:
-    """Train, score every case out of fold, and propose regions."""
+    """Train, score out of fold, and propose regions."""
     of_method, of_engine = split_settings(method, settings)
     with writing(project) as workbench:
         workbench.retrain(
@@ -105,7 +105,10 @@ def refilter(
     ),
     as_json: bool = JSON,
 ) -> None:  # fmt: skip
-    """Fit the mixture again on the stored scores and rebuild the regions, without training."""
+    """Filter again, without training.
+
+    The mixture is fitted anew on the stored scores, and the regions are rebuilt.
+    """
     with writing(project) as workbench, Bar("filtering") as bar:
         regions = workbench.propose(level, threshold, run, progress=lambda r: bar(r.done, r.total, r.stage))
         made = workbench.session.filter

@@ -30,6 +30,7 @@ SMOOTHING = 0.7  # of scores over time
 KEEP_CLEAN = 0.2  # share of lowest scores that is always clean
 PROTOTYPE_DECAY = 0.9  # per refresh; the specification's 0.99 is per iteration
 FEW_VOXELS = 20
+LIKE_SIZE = 15  # cases that objects of like size are compared among
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,15 @@ def score_case(
 def filter_cases(scores: Mapping[str, np.ndarray], sizes: Mapping[str, np.ndarray]) -> FilterResult:
     """P(clean) per case and class from a two-component mixture of each class's scores.
 
-    Scores are log-transformed and compared within terciles of object size, so that small objects,
+    Scores are log-transformed and compared among objects of like size, so that small objects,
     which score high with perfect labels, are not called noisy for their size. Without a split all
     are clean; the lowest 20 % always are.
 
     Parameters
     ----------
     scores : (K,) per case, NaN where a class has none.
-    sizes : (K,) per case, voxels of the class.
+    sizes : (K,) per case, voxels of the class, best as predicted: a label that lacks a part is
+        small because it is wrong, and would be compared with others of its kind.
     """
     cases = list(scores)
     table = np.array([scores[c] for c in cases])
@@ -218,7 +220,8 @@ class SelfCleansing(Method):
         for track in run.tracks:
             labels = {p.case: np.asarray(run.labels[p.case][track.name]) for p in predictions}
             self._update_scores(run, track, predictions, labels)
-            sizes = {i: np.bincount(a.ravel(), minlength=IGNORE + 1)[: track.n_classes] for i, a in labels.items()}
+            guesses = {p.case: p.probs[track.name].argmax(0).ravel() for p in predictions}
+            sizes = {i: np.bincount(guess, minlength=track.n_classes) for i, guess in guesses.items()}
             result = filter_cases(self._scores[track.name], sizes)
             noisy = {i: np.nan_to_num(w, nan=1.0) < self.tau for i, w in result.weights.items()}
             self._update_prototypes(track, predictions, labels, noisy)
@@ -274,16 +277,19 @@ def _near(mask: np.ndarray, spacing: Sequence[float], reach: float) -> np.ndarra
 
 
 def _size_free(scores: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(log score - median) / IQR within terciles of size; over all cases where there are few."""
+    """log score minus the lower quartile among the cases of like size, at least 15 of them.
+
+    Not over the interquartile range: where over a quarter of the cases is noisy, it measures the
+    noise and hides it.
+    """
     logs = np.log(np.maximum(scores, 1e-6))
-    n_parts = 3 if len(logs) >= 30 else 1
+    n_parts = int(np.clip(len(logs) // LIKE_SIZE, 1, 10))
     part = np.searchsorted(np.quantile(sizes, np.arange(1, n_parts) / n_parts), sizes, side="left")
     out = np.empty_like(logs)
     for i in range(n_parts):
         own = part == i
         if own.any():
-            low, middle, high = np.quantile(logs[own], [0.25, 0.5, 0.75])
-            out[own] = (logs[own] - middle) / max(high - low, 1e-3)
+            out[own] = logs[own] - np.quantile(logs[own], 0.25)
     return out
 
 

@@ -156,7 +156,7 @@ def _spoil(path: Path, name: str, job: _Job, classes: tuple[int, ...], out: Path
     spoiled, record = true, {"noise": job.noise, "severity": 0.0}
     if name:
         rng = np.random.default_rng([job.seed, zlib.crc32(name.encode())])
-        extra = {"classes": classes} if classes else {}
+        extra: dict[str, Any] = {"classes": classes} if classes else {}
         made = corrupt(true, job.noise, job.severity, rng, _spacing(volume), **extra, **job.settings)
         spoiled, record = made.labels, made.parameters
     write_labels(path, spoiled, out / path.name)
