@@ -36,8 +36,7 @@ def main(quick: bool) -> None:
 
 
 def bench_mixture(rng: np.random.Generator, quick: bool) -> None:
-    noisy = rng.random(N_SCORES) < 0.03
-    scores = np.where(noisy, rng.normal(0.5, 0.8, N_SCORES), rng.normal(-4, 1.2, N_SCORES))
+    scores = two_gaussians(rng)
     row(f"two Gaussians, {N_SCORES:,} scores", "seconds", "means", "sds", "noisy")
     histogram, seconds = timed(lambda: counts_and_centers(scores))
     row(f"  histogram, {N_BINS} bins", f"{seconds:.3f}")
@@ -51,14 +50,23 @@ def bench_mixture(rng: np.random.Generator, quick: bool) -> None:
     print()
 
 
-def bench_sklearn(title: str, scores: np.ndarray, tol: float) -> None:
-    from sklearn.mixture import GaussianMixture
+def two_gaussians(rng: np.random.Generator) -> np.ndarray:
+    noisy = rng.random(N_SCORES) < 0.03
+    return np.where(noisy, rng.normal(0.5, 0.8, N_SCORES), rng.normal(-4, 1.2, N_SCORES))
 
-    asked = GaussianMixture(2, tol=tol, max_iter=2000, random_state=0)
-    other, seconds = timed(lambda: asked.fit(scores[:, None]), repeats=1)
+
+def bench_sklearn(title: str, scores: np.ndarray, tol: float) -> None:
+    other, seconds = fit_sklearn(scores, tol)
     order = np.argsort(other.means_[:, 0])
     sds = np.sqrt(other.covariances_[order, 0, 0])
     row(title, f"{seconds:.1f}", pair(other.means_[order, 0]), pair(sds), f"{other.weights_[order[1]]:.5f}")
+
+
+def fit_sklearn(scores: np.ndarray, tol: float) -> tuple[Any, float]:
+    from sklearn.mixture import GaussianMixture
+
+    asked = GaussianMixture(2, tol=tol, max_iter=2000, random_state=0)
+    return timed(lambda: asked.fit(scores[:, None]), repeats=1)
 
 
 def counts_and_centers(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

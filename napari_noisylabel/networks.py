@@ -19,6 +19,8 @@ FEATURES = 16
 
 SMALL = (16, 32, 64, 128)
 LARGE = (32, 64, 128, 256)
+ACTIVATION = ("LEAKYRELU", {"negative_slope": 0.1, "inplace": True})
+"""Instead of MONAI's PReLU: its backward pass makes a step on a CPU a fifth slower."""
 
 
 class Output(NamedTuple):
@@ -85,7 +87,7 @@ def build_network(
         channels = SMALL if name == "unet" else LARGE
         steps = tuple(tuple(s) for s in strides) if strides is not None else ((2,) * n_dims,) * 3
         backbone: nn.Module = monai_nets.UNet(
-            n_dims, in_channels, FEATURES, channels, steps, num_res_units=2, norm="INSTANCE", **(settings or {})
+            n_dims, in_channels, FEATURES, channels, steps, num_res_units=2, norm="INSTANCE", act=ACTIVATION, **(settings or {})
         )
         return SegmentationNetwork(backbone, tracks, n_dims, factor=8)
     backbone = _monai_network(name, n_dims, in_channels, settings or {})

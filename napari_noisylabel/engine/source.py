@@ -21,7 +21,7 @@ def iterate_cases(store: ProjectStore, label_version: int) -> Iterator[CaseArray
         yield CaseArrays(
             id=case.id,
             group=case.group,
-            held_out=bool(case.held_out),
+            held_out=bool(case.held_out) or not labels,  # nothing to learn from: only predicted
             spacing=case.geometry.spacing,
             image=load_image(case),
             labels=labels,

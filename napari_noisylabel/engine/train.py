@@ -33,7 +33,7 @@ from napari_noisylabel.methods.base import Method, Prediction
 from napari_noisylabel.records import IGNORE, Report, Track
 
 REPORT_EVERY_S = 0.1
-FOLD_STEPS = 500
+FOLD_STEPS = 400
 """Steps of a fold where the size of the data decides: 150 images of 256 x 256 take some 15 minutes on two cores."""
 CURVE_CASES = 6
 """Unseen cases that each epoch's Dice curve is measured on."""

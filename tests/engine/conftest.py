@@ -110,6 +110,12 @@ def same(a: Any, b: Any) -> bool:
     return a == b
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tiny networks are slowed down by a second thread."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def trial_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     """The three trial methods, as if they were built in."""
