@@ -22,13 +22,15 @@ from napari_noisylabel.arrays.noise import corrupt
 from napari_noisylabel.arrays.phantom import phantom
 from napari_noisylabel.engine.casemaps import CaseScores
 from napari_noisylabel.engine.data import PreparedCase
+from napari_noisylabel.engine.filter import FilterRequest, refilter
+from napari_noisylabel.engine.journal import Journal
 from napari_noisylabel.engine.score import score_case
 from napari_noisylabel.engine.source import labels_of
 from napari_noisylabel.engine.spec import RunSpec, write_spec
 from napari_noisylabel.io.volumes import write_volume
 from napari_noisylabel.methods import method_info
 from napari_noisylabel.methods.base import Prediction
-from napari_noisylabel.records import Run, RunState
+from napari_noisylabel.records import Report, Run, RunState
 from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.workbench import Workbench
 
@@ -50,10 +52,9 @@ def make_project(folder: Path) -> Path:
         truth[name] = own
     project = folder / "project"
     study.make_project(project, folder / "images", {TRACK: folder / "labels"}, class_names=CLASSES, name="window")
-    run = write_run(project, truth)
+    write_run(project, truth)
     bench = Workbench()
-    bench.open(project)
-    bench.propose("case", run=run)
+    bench.open(project)  # takes in what the run left
     bench.close()
     return project
 
@@ -79,8 +80,8 @@ def write_case(folder: Path, name: str, spacing: tuple[float, ...], given: np.nd
         write_volume(array, geometry, folder / part / f"{name}.nii.gz")
 
 
-def write_run(project: Path, truth: Truth) -> str:
-    """A complete run with the maps that a training would have left; its id."""
+def write_run(project: Path, truth: Truth) -> None:
+    """A run that has come to its end, with the maps and regions that a worker would have left."""
     info = method_info(METHOD)
     method = info.make(info.check({}))
     with ProjectStore.open(project) as store:
@@ -95,8 +96,8 @@ def write_run(project: Path, truth: Truth) -> str:
             )  # fmt: skip
             predicted = predict(case.id, own, np.random.default_rng(2))
             score_case(CaseScores(folder, case.id), prepared, predicted, predicted, store.tracks, method, (1, 2))
-        store.set_run(run.id, state=RunState.COMPLETE)
-    return run.id
+        list(refilter(store, folder, FilterRequest(run.id)))
+        Journal(folder, "train").write(Report(run.id, "done", message="trained, scored and proposed"))
 
 
 def predict(case: str, truth: np.ndarray, rng: np.random.Generator) -> Prediction:

@@ -86,8 +86,9 @@ def build_network(
     if name in ("unet", "unet-large"):
         channels = SMALL if name == "unet" else LARGE
         steps = tuple(tuple(s) for s in strides) if strides is not None else ((2,) * n_dims,) * 3
+        fixed: dict[str, Any] = {"num_res_units": 2, "norm": "INSTANCE", "act": ACTIVATION}
         backbone: nn.Module = monai_nets.UNet(
-            n_dims, in_channels, FEATURES, channels, steps, num_res_units=2, norm="INSTANCE", act=ACTIVATION, **(settings or {})
+            n_dims, in_channels, FEATURES, channels, steps, **{**fixed, **(settings or {})}
         )
         return SegmentationNetwork(backbone, tracks, n_dims, factor=8)
     backbone = _monai_network(name, n_dims, in_channels, settings or {})

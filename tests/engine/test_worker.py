@@ -54,7 +54,7 @@ def until(watch: Watch, kind: str, after: int = 0, patience_s: float = 90.0) -> 
 
 
 def test_a_worker_that_is_stopped_and_then_killed_comes_to_the_same_end(project, tmp_path):
-    spec = add_run(project, make_spec("self-cleansing", epochs=40, steps=1))
+    spec = add_run(project, make_spec("self-cleansing", epochs=16, steps=1))
     folder = project.run_folder(spec.run)
 
     watch = Watch(project.folder, spec.run)
