@@ -96,7 +96,7 @@ def refilter(store: ProjectStore, folder: Path, request: FilterRequest) -> Itera
     np.save(aside / "offsets.npy", np.cumsum([0, *(len(v) for v in indices)]))
     write_json(aside / "filter.json", {
         "run": request.run, "level": str(request.level), "threshold": request.threshold,
-        "note": _note(store.tracks, fits),
+        "note": _note(FilterLevel(request.level), store.tracks, fits),
         "fits": {t: [asdict(f) for f in own] for t, own in fits.items()}, "regions": regions,
         "likelihood_counts": {t: c.tolist() for t, c in counts.items()},
     }, nan_as_null=True)  # fmt: skip
@@ -282,9 +282,14 @@ def _fit(values: dict[str, Any]) -> MixtureFit:
     return MixtureFit(**{**values, **{k: tuple(values[k]) for k in ("means", "sds", "weights")}})
 
 
-def _note(tracks: Sequence[Track], fits: Mapping[str, Sequence[MixtureFit]]) -> str:
-    """One sentence on the classes whose mixture was refused."""
+def _note(level: FilterLevel, tracks: Sequence[Track], fits: Mapping[str, Sequence[MixtureFit]]) -> str:
+    """One sentence on the classes whose mixture was refused, and what stands in for it."""
     refused = [t.classes[k] for t in tracks for k, f in enumerate(fits[t.name]) if k and not f.split]
     if not refused:
         return "the mixture separates clean from noisy in every class"
-    return f"no split found for {', '.join(refused)}: there the likelihood is 1 - p(label), out of fold"
+    instead = (
+        "there an object counts as badly drawn where it is over a voxel from the networks"
+        if level is FilterLevel.CASE
+        else "there the likelihood is 1 - p(label), out of fold"
+    )
+    return f"no split found for {', '.join(refused)}: {instead}"

@@ -148,7 +148,8 @@ class Fold:
         chosen = order[step * size : (step + 1) * size]
         cases = [self._cases[self.case_ids[i]] for i in chosen]
         seeds = [(self.spec.seed, self.number, self.epoch, step * size + j, 2) for j in range(len(cases))]
-        batch = make_batch(cases, self._maps(c.id for c in cases), self.tracks, self.spec.plan, self.spec.engine, seeds)
+        maps, whole = self._maps(c.id for c in cases), self.stage.batch == "images"
+        batch = make_batch(cases, maps, self.tracks, self.spec.plan, self.spec.engine, seeds, whole)
         return _to_device(batch, self.device)
 
     def step(self, step: int) -> float | None:

@@ -7,7 +7,7 @@ run that was interrupted draws the same patches again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -170,18 +170,28 @@ def make_batch(
     plan: PatchPlan,
     settings: EngineSettings,
     seeds: Sequence[Sequence[int]],
+    whole: bool = False,
 ) -> Batch:
     """One patch per case in `cases` (repeats allowed), drawn and augmented by its own seed.
 
-    `maps[case][track]`; `seeds[i]` is the entropy of patch i.
+    `maps[case][track]`; `seeds[i]` is the entropy of patch i. With `whole`, a patch is the whole
+    case (in 2-D a whole slice) at the size of a patch, as classifiers want it.
     """
     starts, images, planes, views = [], [], [], []
     names = sorted({n for case in cases for track in tracks for n in maps[case.id][track.name].extra})
     for case, entropy in zip(cases, seeds, strict=True):
         rng = np.random.default_rng(list(entropy))
         start = patch_start(case, tracks, plan, settings.foreground, rng)
-        image = torch.from_numpy(cut_image(case, start, plan))
-        stack = torch.from_numpy(np.stack(_planes(maps[case.id], tracks, names, start, plan)))
+        taken = _around_all(case, plan) if whole else plan
+        if whole:
+            z, y, x = (0 if a in plan.in_plane else first for a, first in enumerate(start))
+            start = (z, y, x)
+        image = torch.from_numpy(cut_image(case, start, taken))
+        stack = torch.from_numpy(np.stack(_planes(maps[case.id], tracks, names, start, taken)))
+        if whole:
+            size = [plan.size[a] for a in plan.in_plane]
+            image = F.interpolate(image[None], size, mode="bilinear" if plan.n_dims == 2 else "trilinear")[0]
+            stack = F.interpolate(stack[None], size, mode="nearest")[0]
         view = ""
         if settings.augment:
             image, stack, view = augment(image, stack, case, plan, rng)
@@ -190,6 +200,12 @@ def make_batch(
         planes.append(stack)
         views.append(view)
     return _assemble(cases, tracks, names, plan, starts, torch.stack(images), torch.stack(planes), tuple(views))
+
+
+def _around_all(case: PreparedCase, plan: PatchPlan) -> PatchPlan:
+    """The plan whose one patch is the whole case, or in 2-D a whole slice."""
+    z, y, x = (n if a in plan.in_plane else 1 for a, n in enumerate(case.image.shape[1:]))
+    return replace(plan, size=(z, y, x))
 
 
 def _planes(

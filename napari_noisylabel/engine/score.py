@@ -45,7 +45,8 @@ def score_case(
         )
         scores.write(f"{name}.score", stored)
         scores.write(f"{name}.proposal", proposal)
-        scores.write(f"{name}.rejection", as_uint8(rejection(probs, other, labels)))
+        own = method.noise_likelihood(track, probs, labels)
+        scores.write(f"{name}.rejection", as_uint8(rejection(probs, other, labels) if own is None else own))
         scores.write(f"{name}.probs", np.round(probs.astype(np.float32) * 255).astype(np.uint8))
     if unseen.features is not None:
         scores.write("features", unseen.features)

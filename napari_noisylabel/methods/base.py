@@ -172,6 +172,14 @@ class Method:
         """Suggested class per voxel, (*spatial) uint8, from out-of-fold probs (K, *spatial)."""
         return probs.argmax(0).astype(np.uint8)
 
+    def noise_likelihood(self, track: Track, probs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+        """P(label is wrong) per voxel by the method's own reasoning, (*spatial) in [0, 1].
+
+        It takes the place of what all networks reject (`arrays.likelihood.rejection`), which is
+        the default: None. probs (K, *spatial) are out of fold; labels (*spatial) with IGNORE.
+        """
+        return None
+
     def score(self, track: Track, probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """What is measured per voxel, (*spatial) float32 in nats, high = suspicious.
 

@@ -147,3 +147,14 @@ def test_a_track_without_a_single_voxel_still_gives_patches(case):
     bare = PreparedCase(**{**case.__dict__, "centres": {"empty": {}}})
     start = patch_start(bare, (empty,), VOLUME, 1.0, np.random.default_rng(0))
     assert all(0 <= a <= n - s for a, n, s in zip(start, (12, 20, 31), VOLUME.size, strict=True))
+
+
+@pytest.mark.parametrize("plan", [VOLUME, SLICES], ids=["3-D", "2-D"])
+def test_a_whole_case_comes_at_the_size_of_a_patch(case, plan):
+    labels = case.labels["organ"]
+    maps = {case.id: {"organ": CaseMaps(labels, labels, None, {})}}
+    batch = make_batch([case], maps, ORGANS, plan, PLAIN, [(3,)], whole=True)
+    assert tuple(batch.images.shape[2:]) == tuple(plan.size[a] for a in plan.in_plane)
+    shown = labels if plan.n_dims == 3 else np.take(labels, int(batch.index[0, plan.slice_axis]), plan.slice_axis)
+    assert not (batch.labels["organ"] == IGNORE).any()
+    assert float((batch.labels["organ"] > 0).float().mean()) == pytest.approx(float((shown > 0).mean()), abs=0.05)
