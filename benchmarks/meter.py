@@ -1,7 +1,7 @@
 """How long the window's thread is busy: every event that Qt delivers is timed, and every method of the program.
 
-Drawing is kept apart, and so is the making of layers: Qt's paint and update events, and the methods named in
-`ASIDE`, wherever they happen within another event.
+Drawing is kept apart, and so is the adding of layers: Qt's paint and update events, and the methods named in
+`Meter.adding`, wherever they happen within another event.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ DRAWING = {
     QEvent.Type.LayoutRequest,
     QEvent.Type.PolishRequest,
 }
-ASIDE = ("SessionLayers._add", "SessionLayers.show_affinity")
+QUEUED = {QEvent.Type.Timer, QEvent.Type.MetaCall, QEvent.Type.DeferredDelete}
+ADDING = "SessionLayers._add"
 INTERVAL_MS = 10
 WAIT_MS = 20
 
@@ -65,6 +66,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.phases: list[Phase] = []
+        self.adding = {ADDING}
         self._now = Phase("start")
         self._thread = get_ident()
         self._open: list[_Span] = []
@@ -96,12 +98,18 @@ class Meter:
         if kind in DRAWING:
             with self._aside(self._now.drawing):
                 return deliver()
-        if self._open:  # within another one, and a part of it
+        if self._open and kind not in QUEUED:  # within another one, and a part of it
             return deliver()
-        self._named = (0.0, f"{type(receiver).__name__} {int(kind)}")
+        if self._open:  # napari's progress bars let waiting events come
+            with self._aside([]):
+                self._open.clear()
+                return self.notify(deliver, receiver, event)
+        self._named = (0.0, "")
         with self._span() as span:
             result = deliver()
-        self._now.calls.append(Call(self._named[1], 1e3 * span.wall, 1e3 * span.cpu))
+        ours = self._named[0] > 0.5 * span.wall
+        what = self._named[1] if ours else f"Qt or napari: {type(receiver).__name__}, event {int(kind)}"
+        self._now.calls.append(Call(what, 1e3 * span.wall, 1e3 * span.cpu))
         return result
 
     def watch(self, owners: Sequence[type]) -> None:
@@ -116,7 +124,7 @@ class Meter:
         def timed(*args: Any, **kwargs: Any) -> Any:
             if get_ident() != self._thread:
                 return function(*args, **kwargs)
-            if name in ASIDE:
+            if name in self.adding:
                 with self._aside(self._now.adding):
                     return function(*args, **kwargs)
             with self._span() as span:

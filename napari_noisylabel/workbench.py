@@ -10,7 +10,7 @@ import getpass
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from napari_noisylabel.methods import method_info
 from napari_noisylabel.records import (
     CaseView,
     Event,
+    Filter,
     Region,
     RegionState,
     Report,
@@ -60,6 +61,29 @@ Box = tuple[tuple[int, ...], tuple[int, ...]]
 """First voxel of a box and one past its last, in array indices."""
 
 
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What the session shows of a complete run, as read from the disk."""
+
+    run: Run
+    filter: Filter | None
+    scores: Scores
+    regions: tuple[Region, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenProject:
+    """A project that was read aside, for `Workbench.enter`. `watch` is at a run that was found training."""
+
+    store: ProjectStore
+    watch: Watch | None
+    result: RunResult | None
+
+    def close(self) -> None:
+        """Let go of it: nobody will enter it."""
+        self.store.close()
+
+
 class Workbench:
     """One project under review. `session` is what a window shows; `store` what the disk holds."""
 
@@ -68,9 +92,10 @@ class Workbench:
         self._store: ProjectStore | None = None
         self._watch: Watch | None = None
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="noisylabel")
-        self._ingest: Future[tuple[Report, bool]] | None = None
+        self._ingest: Future[tuple[Report, RunResult]] | None = None
         self._labels: dict[str, np.ndarray] = {}  # corrected labels of the case shown, without strokes
         self._painted: dict[str, Box] = {}  # where the strokes on the case shown are
+        self._regions: dict[int, Region] = {}  # of the run shown, as they were when they were read
 
     # ------------------------------------------------------------ the six verbs
 
@@ -81,21 +106,7 @@ class Workbench:
         Raises NotAProject, NewerSchema, ProjectLocked, ReadOnlyProject.
         """
         self.close_project()
-        self._store = store = ProjectStore.open(Path(folder), read_only=read_only)
-        session = self.session
-        session.project, session.name, session.read_only = store.folder, store.name, store.read_only
-        session.by = by or _login_name()
-        session.tracks, session.cases = store.tracks, store.cases()
-        session.track = store.tracks[0].name if store.tracks else ""
-        if not store.read_only:
-            self._settle_runs()
-        session.runs = store.runs()
-        latest = store.latest_complete_run()
-        if latest is not None:
-            self.score(latest.id)
-        else:
-            self._show_queue()
-        return session
+        return self.enter(self.read(folder, read_only=read_only), by=by)
 
     def score(self, run: str | None = None) -> Run:
         """Make a complete run the current one: its histograms, its filter, its regions.
@@ -103,10 +114,7 @@ class Workbench:
         Raises NothingToDo where no run is complete, UnknownName.
         """
         chosen = self._complete_run(run)
-        self.session.run = chosen
-        self.session.filter = self.store.latest_filter(chosen.id)
-        self.session.scores = self._scores(chosen)
-        self._show_queue()
+        self._show_result(_read_run(self.store, chosen))
         return chosen
 
     def propose(
@@ -122,7 +130,7 @@ class Workbench:
         for report in refilter(self.store, self.store.run_folder(chosen.id), request):
             if progress is not None:
                 progress(report)
-        self._take_in(chosen.id)
+        _take_in(self.store, chosen.id)
         self.score(chosen.id)
         return self.session.queue
 
@@ -196,6 +204,37 @@ class Workbench:
             raise NotAProject("no project is open. Open one, or make one with `noisylabel new`.")
         return self._store
 
+    def read(self, folder: Path | str, *, read_only: bool = False) -> OpenProject:
+        """Open a project's store and read what the window shows of it. Touches no session: may be called aside.
+
+        Raises as `open`.
+        """
+        store = ProjectStore.open(Path(folder), read_only=read_only)
+        try:
+            watch = None if store.read_only else _settle_runs(store)
+            latest = store.latest_complete_run()
+            return OpenProject(store, watch, _read_run(store, latest) if latest is not None else None)
+        except BaseException:
+            store.close()
+            raise
+
+    def enter(self, project: OpenProject, *, by: str = "") -> ReviewSession:
+        """Make a project that was read the one under review."""
+        self.close_project()
+        self._store = store = project.store
+        self._watch = project.watch
+        session = self.session
+        session.project, session.name, session.read_only = store.folder, store.name, store.read_only
+        session.by = by or _login_name()
+        session.tracks, session.cases = store.tracks, store.cases()
+        session.track = store.tracks[0].name if store.tracks else ""
+        session.runs = store.runs()
+        if project.result is not None:
+            self._show_result(project.result)
+        else:
+            self._show_queue(())
+        return session
+
     @property
     def watch(self) -> Watch | None:
         """The worker that runs now or ran last."""
@@ -239,11 +278,16 @@ class Workbench:
             self._watch.stop()
 
     def load(self, case_id: str) -> CaseView:
-        """Read a case from the disk: image, labels, maps. Slow for large cases: call it aside."""
-        case = self.store.case(case_id)
-        given = {t.name: a for t, a in given_of(self.store.tracks, case).items()}
-        run = self.session.run
+        """Read a case from the disk: image, labels, maps. Slow for large cases: call it aside.
+
+        Of the case on the screen only the maps are read; its labels there are the latest.
+        """
+        case, run, shown = self.store.case(case_id), self.session.run, self.session.view
         scores = CaseScores(self.store.run_folder(run.id), case_id) if run is not None else None
+        if shown is not None and shown.case.id == case_id:
+            likelihood, proposal = (_stored(scores, name, shown.given) for name in ("likelihood", "proposal"))
+            return replace(shown, likelihood=likelihood, proposal=proposal)
+        given = {t.name: a for t, a in given_of(self.store.tracks, case).items()}
         version = self.store.label_version
         decided = {t: self.store.corrected(case_id, t, a, upto=version) for t, a in given.items()}
         corrected = {t: a.copy() for t, a in decided.items()}
@@ -264,9 +308,15 @@ class Workbench:
 
     def show(self, view: CaseView) -> None:
         """Make a loaded case the one on the screen, with the decisions made since it was read."""
+        shown = self.session.view
+        if shown is not None and shown.corrected is view.corrected:  # the same case with other maps
+            self.session.view = view
+            return
         self._labels = dict(view.decided)
         drafts = {t: self.store.draft(view.case.id, t) for t in view.given}
-        self._painted = {t: _box(d, view.given[t].shape) for t, d in drafts.items() if d is not None}
+        self._painted = {
+            t: voxel_runs.runs_box(d, view.given[t].shape) for t, d in drafts.items() if d is not None
+        }
         self.session.view = view
         if self.store.label_version > view.label_version:
             for event in self.store.events(view.case.id):
@@ -331,7 +381,7 @@ class Workbench:
         written = self.store.append_all(events)
         for event in written:
             self._apply(event)
-        self._show_queue(keep_order=True)
+        self._show_decided()
         return list(written)
 
     def affinity(self, case_id: str, index: Sequence[int], axis: int = 0) -> np.ndarray:
@@ -366,7 +416,8 @@ class Workbench:
                 store.close()
             else:  # the regions are still being written, on a thread that must not be waited for
                 taking_in.add_done_callback(lambda _: store.close())
-        self._store, self._watch, self._labels, self._painted = None, None, {}, {}
+        self._store, self._watch = None, None
+        self._labels, self._painted, self._regions = {}, {}, {}
         session = self.session
         session.view, session.run, session.filter, session.scores = None, None, None, None
         session.queue, session.runs, session.cases, session.tracks = (), (), (), ()
@@ -452,7 +503,7 @@ class Workbench:
     def _follow(self, event: Event) -> None:
         self._apply(event)
         cursor = self.session.cursor
-        self._show_queue(keep_order=True)
+        self._show_decided()
         self.session.cursor = min(cursor, max(0, len(self.session.queue) - 1))
 
     def _region(self, region: int | None) -> Region:
@@ -516,7 +567,7 @@ class Workbench:
             self.store.set_run(report.run, epochs=report.epochs)
         if report.kind == "done":
             trained = self._watch is None or self._watch.task == "train"
-            self._ingest = self._aside.submit(lambda: (report, self._take_in(report.run, trained)))
+            self._ingest = self._aside.submit(lambda store: (report, _take_in(store, report.run, trained)), self.store)
             session.progress = replace(report, kind="phase", stage="taking the regions in")
             return
         session.progress = report
@@ -527,38 +578,12 @@ class Workbench:
             session.runs = self.store.runs()
             session.notice = f"{report.run}: {report.message}"
 
-    def _take_in(self, run_id: str, complete: bool = False) -> bool:
-        """Put the regions that a worker left into the project. Runs aside; touches no session."""
-        store = self.store
-        result = read_result(store.run_folder(run_id))
-        with store.transaction():
-            store.replace_open_regions(run_id, result.regions, result.voxels)
-            store.add_filter(result.filter)
-            if complete:
-                store.set_run(run_id, state=RunState.COMPLETE, finished=now())
-        return complete
-
-    def _finish(self, report: Report, trained: bool) -> None:
+    def _finish(self, report: Report, result: RunResult) -> None:
         self.session.runs = self.store.runs()
-        self.score(report.run)
+        self._show_result(result)
         self.session.progress = report
         found = len(self.session.queue)
         self.session.notice = f"{report.run}: {report.message}, {found} regions to look at"
-
-    def _settle_runs(self) -> None:
-        """Runs that nobody watched to their end: take in those that are done, watch those at work, mark the others."""
-        for run in self.store.runs():
-            if run.state != RunState.RUNNING:
-                continue
-            end = last_report(self.store.run_folder(run.id))
-            if end is not None and end.kind == "done":
-                self._take_in(run.id, complete=True)
-            elif end is not None and end.kind == "failed":
-                self.store.set_run(run.id, state=RunState.FAILED, message=end.message)
-            else:
-                self._watch = Watch.attach(self.store.folder, run.id)
-                if self._watch is None:
-                    self.store.set_run(run.id, state=RunState.INTERRUPTED, message="interrupted; it can be resumed")
 
     def _complete_run(self, run: str | None) -> Run:
         found = self.store.run(run) if run else self.store.latest_complete_run()
@@ -570,11 +595,21 @@ class Workbench:
 
     # ------------------------------------------------------------ the session
 
-    def _show_queue(self, keep_order: bool = False) -> None:
-        store, session = self.store, self.session
-        run = session.run
-        held_out = {c.id for c in store.cases() if c.held_out}
-        regions = store.regions(run=run.id) if run is not None else ()
+    def _show_result(self, result: RunResult) -> None:
+        session = self.session
+        session.run, session.filter, session.scores = result.run, result.filter, result.scores
+        self._regions = {}
+        self._show_queue(result.regions)
+
+    def _show_decided(self) -> None:
+        """The queue after a decision, in the order it had; only what the decision changed is read."""
+        run = self.session.run
+        self._show_queue(self.store.regions_again(run.id, self._regions) if run is not None else (), keep_order=True)
+
+    def _show_queue(self, regions: Sequence[Region], keep_order: bool = False) -> None:
+        session = self.session
+        held_out = {c.id for c in session.cases if c.held_out}
+        self._regions.update((r.id, r) for r in regions)
         own = {r.id: r for r in regions if r.state == RegionState.OPEN and r.case not in held_out}
         if keep_order:
             kept = [own.pop(r.id) for r in session.queue if r.id in own]
@@ -586,17 +621,6 @@ class Workbench:
         changed = sum(r.ml for r in decided if r.state in (RegionState.ACCEPTED, RegionState.EDITED))
         session.counters = Counters(len(decided), len(session.queue), changed)
 
-    def _scores(self, run: Run) -> Scores:
-        """Histograms over the training cases, for the filter panel."""
-        folder = self.store.run_folder(run.id)
-        counts: dict[str, np.ndarray] = {}
-        for case in (c for c in self.store.cases() if not c.held_out):
-            own = CaseScores(folder, case.id)
-            if own.complete:
-                for track, statistics in own.statistics().items():
-                    counts[track] = counts.get(track, 0) + statistics.histogram
-        return Scores(bin_edges(), counts, likelihood_counts(folder))
-
 
 def sort_regions(regions: Sequence[Region], order: str, seed: int = 0) -> tuple[Region, ...]:
     """Regions by "gain", "likelihood", "size", "case" or "random". Raises UnknownName."""
@@ -606,6 +630,52 @@ def sort_regions(regions: Sequence[Region], order: str, seed: int = 0) -> tuple[
     if order not in ORDERS:
         raise UnknownName(f"there is no order {order!r}. The orders are: {', '.join([*ORDERS, 'random'])}.")
     return tuple(sorted(regions, key=ORDERS[order]))
+
+
+def _read_run(store: ProjectStore, run: Run) -> RunResult:
+    """The filter, histograms and regions of a complete run. Slow for thousands of regions."""
+    return RunResult(run, store.latest_filter(run.id), _read_scores(store, run), store.regions(run=run.id))
+
+
+def _read_scores(store: ProjectStore, run: Run) -> Scores:
+    """Histograms over the training cases, for the filter panel."""
+    folder = store.run_folder(run.id)
+    counts: dict[str, np.ndarray] = {}
+    for case in (c for c in store.cases() if not c.held_out):
+        own = CaseScores(folder, case.id)
+        if own.complete:
+            for track, statistics in own.statistics().items():
+                counts[track] = counts.get(track, 0) + statistics.histogram
+    return Scores(bin_edges(), counts, likelihood_counts(folder))
+
+
+def _take_in(store: ProjectStore, run_id: str, complete: bool = False) -> RunResult:
+    """Put the regions that a worker left into the project, and read what there is to show. Runs aside."""
+    found = read_result(store.run_folder(run_id))
+    with store.transaction():
+        store.replace_open_regions(run_id, found.regions, found.voxels)
+        store.add_filter(found.filter)
+        if complete:
+            store.set_run(run_id, state=RunState.COMPLETE, finished=now())
+    return _read_run(store, store.run(run_id))
+
+
+def _settle_runs(store: ProjectStore) -> Watch | None:
+    """Runs that nobody watched to their end: take in those that are done, watch those at work, mark the others."""
+    watch = None
+    for run in store.runs():
+        if run.state != RunState.RUNNING:
+            continue
+        end = last_report(store.run_folder(run.id))
+        if end is not None and end.kind == "done":
+            _take_in(store, run.id, complete=True)
+        elif end is not None and end.kind == "failed":
+            store.set_run(run.id, state=RunState.FAILED, message=end.message)
+        else:
+            watch = Watch.attach(store.folder, run.id)
+            if watch is None:
+                store.set_run(run.id, state=RunState.INTERRUPTED, message="interrupted; it can be resumed")
+    return watch
 
 
 def _require_training(store: ProjectStore, folds: int, device: str) -> None:
@@ -651,14 +721,6 @@ def _union(a: Box | None, b: Box) -> Box:
         return tuple(int(v) for v in b[0]), tuple(int(v) for v in b[1])
     low = tuple(min(int(x), int(y)) for x, y in zip(a[0], b[0], strict=True))
     return low, tuple(max(int(x), int(y)) for x, y in zip(a[1], b[1], strict=True))
-
-
-def _box(runs: VoxelRuns, shape: Sequence[int]) -> Box:
-    """The box of the voxels of `runs`; empty at the origin where there are none."""
-    at = np.array(np.unravel_index(voxel_runs.voxel_indices(runs), tuple(shape)))
-    if not at.size:
-        return (0,) * len(shape), (0,) * len(shape)
-    return tuple(int(v) for v in at.min(1)), tuple(int(v) + 1 for v in at.max(1))
 
 
 def _stored(scores: CaseScores | None, name: str, tracks: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -187,3 +187,21 @@ def test_the_affinity_of_a_voxel_with_itself_is_one(workbench):
     across = workbench.affinity("case-0", index, axis=0)
     assert across.shape == (20, 16)
     assert across[9, 7] == pytest.approx(1.0, abs=1e-2) and across.min() >= -1.01
+
+
+def test_after_another_filter_a_case_on_the_screen_gets_its_maps_and_keeps_its_strokes(workbench):
+    view = show(workbench, workbench.session.current.case)
+    view.corrected["organ"][0, 0, 0] = 2
+    workbench.propose("region", 0.5)
+
+    again = show(workbench, view.case.id)
+
+    assert again.corrected["organ"][0, 0, 0] == 2 and again.images[0] is view.images[0]
+    assert not np.array_equal(again.likelihood["organ"], view.likelihood["organ"])
+
+
+def test_a_project_read_aside_is_entered_as_if_it_had_been_opened(workbench, trained):
+    queue = workbench.session.queue
+    workbench.close_project()
+    workbench.enter(workbench.read(trained), by="Ben")
+    assert workbench.session.queue == queue and workbench.session.by == "Ben"

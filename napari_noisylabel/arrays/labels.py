@@ -189,6 +189,26 @@ def count(runs: VoxelRuns) -> int:
     return int(runs.lengths.sum())
 
 
+def runs_box(runs: VoxelRuns, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The smallest box, in an array of `shape`, with all voxels of `runs`: its first voxel and one past its last.
+
+    Empty at the origin where there are no voxels.
+
+    Raises
+    ------
+    ShapeMismatch : the runs reach beyond the array.
+    """
+    _check_extent(runs, shape)
+    if not runs.starts.size:
+        return (0,) * len(shape), (0,) * len(shape)
+    corners = np.stack(np.unravel_index([runs.starts, runs.starts + runs.lengths - 1], tuple(shape)))
+    low, high = corners.min(axis=(1, 2)), corners.max(axis=(1, 2)) + 1
+    for axis in range(1, len(shape)):  # a run that goes on in the next row has all of that axis
+        if (corners[:axis, 0] != corners[:axis, 1]).any():
+            low[axis], high[axis] = 0, shape[axis]
+    return tuple(low.tolist()), tuple(high.tolist())
+
+
 def count_stale(labels: np.ndarray, runs: VoxelRuns) -> int:
     """Voxels whose class in `labels` (*spatial) is not the class before of `runs`.
 

@@ -22,6 +22,9 @@ MAX_SCORE = 16.0
 
 SCORE_STEPS = 65535
 BINS = 1024
+BLOCK = 1 << 20
+"""Voxels that are looked at in one go, so that what lies in between stays in the processor's cache."""
+
 TOLERANCE = 1.0
 """Voxels by which the boundary of a well-drawn object may differ, on average, from the networks'
 that were trained on it. Measured on clean hippocampus masks: 0.61 in the median, under 0.91 in 95 of
@@ -194,7 +197,10 @@ def case_map(bad: np.ndarray, labels: np.ndarray, proposal: np.ndarray, rejected
     """
     table = np.zeros(256, np.float32)
     table[: len(bad)] = np.nan_to_num(bad)
-    return np.maximum(table[labels], table[proposal]) * (rejected * np.float32(1 / 255))
+    out = np.empty(labels.shape, np.float32)
+    for plane, here, there, sure in zip(out, labels, proposal, rejected, strict=True):  # of a size for the cache
+        np.multiply(np.maximum(table[here], table[there]), sure * np.float32(1 / 255), out=plane)
+    return out
 
 
 # ---------------------------------------------------------------- regions
@@ -215,7 +221,11 @@ def region_likelihood(fit: Mixture, scores: np.ndarray, rejection: np.ndarray) -
 
 def as_uint8(likelihood: np.ndarray) -> np.ndarray:
     """A likelihood in [0, 1] as 0..255."""
-    return np.rint(np.clip(likelihood, 0, 1) * 255).astype(np.uint8)
+    flat = np.asarray(likelihood).reshape(-1)
+    out = np.empty(flat.shape, np.uint8)
+    for a in range(0, flat.size, BLOCK):
+        out[a : a + BLOCK] = np.rint(np.clip(flat[a : a + BLOCK], 0, 1) * 255)
+    return out.reshape(np.shape(likelihood))
 
 
 # ---------------------------------------------------------------- helpers, in order of use

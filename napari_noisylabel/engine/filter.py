@@ -87,7 +87,7 @@ def refilter(store: ProjectStore, folder: Path, request: FilterRequest) -> Itera
     counts = {t.name: np.zeros(256, np.int64) for t in store.tracks}
     for i, case in enumerate(cases):
         for found, components in _case_regions(store, folder, case, models, statistics[case.id], request, counts):
-            regions += [asdict(r) for r in found]
+            regions += [vars(r) for r in found]  # thousands: asdict would copy them deeply
             indices += [components.voxels(j) for j in range(len(components))]
         yield Report(request.run, "phase", stage="propose", done=i + 1, total=len(cases))
     fits = {t: tuple(_as_record(f) for f in model.fits) for t, model in models.items()}
@@ -99,7 +99,7 @@ def refilter(store: ProjectStore, folder: Path, request: FilterRequest) -> Itera
         "note": _note(FilterLevel(request.level), store.tracks, fits),
         "fits": {t: [asdict(f) for f in own] for t, own in fits.items()}, "regions": regions,
         "likelihood_counts": {t: c.tolist() for t, c in counts.items()},
-    }, nan_as_null=True)  # fmt: skip
+    }, nan_as_null=True, compact=True)  # fmt: skip
     shutil.rmtree(folder / RESULT, ignore_errors=True)
     aside.rename(folder / RESULT)
 

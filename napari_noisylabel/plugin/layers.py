@@ -7,7 +7,8 @@ on the corrected layer writes into `session.view.corrected`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -53,6 +54,7 @@ class SessionLayers:
         self._layers: dict[str, Layer] = {}
         self._images: list[str] = []
         self._track = ""
+        self._n_classes = 0  # that the label layers have colours for
         session.events.view.connect(self.show)
         session.events.track.connect(self.show)
         session.events.filter.connect(self._follow_filter)
@@ -88,11 +90,12 @@ class SessionLayers:
         new_grid = self.shown is None or self.shown.geometry != view.case.geometry
         if new_grid:
             self.shown = Shown(view.case.geometry)
-        self._show_images(view)
-        self._show_labels(view, track)
-        self._show_likelihood(view, track)
         self._drop(AFFINITY)
-        self._place_box(None)
+        with self._sliced_once():
+            self._show_images(view)
+            self._show_labels(view, track)
+            self._show_likelihood(view, track)
+            self._place_box(None)
         self._track = track
         if self.corrected is not None:
             self.viewer.layers.selection.active = self.corrected
@@ -119,6 +122,7 @@ class SessionLayers:
         n_classes = next((t.n_classes for t in self.session.tracks if t.name == track), 2)
         self._show_label(view, GIVEN, view.given[track], n_classes, pale=True)
         self._show_label(view, CORRECTED, view.corrected[track], n_classes, pale=False)
+        self._n_classes = n_classes
 
     def _show_label(
         self, view: CaseView, name: str, array: np.ndarray, n_classes: int, *, pale: bool
@@ -142,11 +146,11 @@ class SessionLayers:
                 layer.events.paint.connect(self._painted)
         elif not same_memory(layer.data, array):
             self._replace(layer, array)
-            layer.colormap = label_colormap(n_classes, pale=pale)
+            if n_classes != self._n_classes:  # setting it draws the layer once more
+                layer.colormap = label_colormap(n_classes, pale=pale)
         if not pale:
             layer.metadata = {"noisylabel": self._origin(view)}
             self.end_undo()
-        layer.refresh()
 
     def _show_likelihood(self, view: CaseView, track: str) -> None:
         array = view.likelihood.get(track)
@@ -177,11 +181,6 @@ class SessionLayers:
         """The corrected labels changed in place: draw them, and forget napari's undo history."""
         if self.corrected is not None:
             self.end_undo()
-            self.corrected.refresh()
-
-    def redraw(self) -> None:
-        """Draw the corrected labels again; strokes can still be undone."""
-        if self.corrected is not None:
             self.corrected.refresh()
 
     def end_undo(self) -> None:
@@ -336,9 +335,25 @@ class SessionLayers:
         self._layers[name] = layer
         return layer
 
+    @contextmanager
+    def _sliced_once(self) -> Iterator[None]:
+        """Layers take new arrays and look them up once, at the end; napari would a dozen times.
+
+        Of a large case that is 30 ms instead of 100.
+        """
+        layers = [layer for name in self._layers if (layer := self._layer(name)) is not None]
+        with ExitStack() as held:
+            for layer in layers:
+                held.enter_context(layer._block_refresh())
+            yield
+        for layer in layers:
+            if layer in self.viewer.layers:
+                layer.refresh()
+
     def _replace(self, layer: Layer, array: np.ndarray) -> None:
+        with layer.events.scale.blocker():  # the viewer fits its sliders once, when the data come
+            layer.scale = self._placed.scale
         layer.data = self._view(array)
-        layer.scale = self._placed.scale
 
     def _drop(self, name: str) -> None:
         layer = self._layer(name)
@@ -360,7 +375,8 @@ class SessionLayers:
             self.viewer.layers.selection.active = self.corrected
             return
         box.data = lines
-        box.scale = self._placed.scale
+        if not np.array_equal(box.scale, self._placed.scale):
+            box.scale = self._placed.scale
 
     def _in_sight(self, low: Sequence[int], high: Sequence[int]) -> bool:
         image = self._layer(self._images[0]) if self._images else None

@@ -20,18 +20,18 @@ JSON_LIMIT = 256 * 2**20
 """Bytes. A larger JSON file is none of ours, and is not read into memory."""
 
 
-def write_json(path: Path, value: Any, nan_as_null: bool = False) -> None:
+def write_json(path: Path, value: Any, nan_as_null: bool = False, compact: bool = False) -> None:
     """Write `value` as JSON to `path`, so that a crash leaves the old file or the new one.
 
     Paths, NumPy scalars and arrays, tuples and sets are written as what JSON has for them.
     NaN and infinity are kept in the way that Python reads back; `nan_as_null` makes them null,
-    for files that other programs read.
+    for files that other programs read. `compact` writes it on one line, many times faster.
 
     Raises
     ------
     DiskFull, ReadOnlyProject : the file cannot be written.
     """
-    text = as_json(_finite(value) if nan_as_null else value, indent=1) + "\n"
+    text = as_json(_finite(value) if nan_as_null else value, indent=None if compact else 1) + "\n"
     write_bytes(Path(path), text.encode("utf-8"))
 
 

@@ -9,7 +9,7 @@ events, replayed in their order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -284,6 +284,14 @@ class ProjectStore:
     ) -> tuple[Region, ...]:
         """Regions by id: all, or of a run, in given states, of a case."""
         return region_rows.select_regions(self._database, run, states, case)
+
+    def regions_again(self, run: str, known: Mapping[int, Region]) -> tuple[Region, ...]:
+        """Regions of a run by id after decisions, but for those that are gone.
+
+        Those of `known` (by id) that are as they were are taken from there, so that a queue of
+        thousands follows a decision at once. After another filter they must all be read.
+        """
+        return region_rows.select_again(self._database, run, known)
 
     def region(self, region_id: int) -> Region:
         """One region. Raises UnknownName."""

@@ -34,7 +34,7 @@ from napari_noisylabel.workbench import Workbench
 
 TITLE = "Noisy labels"
 POLL_MS = 100
-WIDTH_PX = 380
+WIDTH_PX = 392  # what the review panel needs, so that no text is cut
 TABS = "QTabBar::tab { min-height: 24px; padding: 2px 4px; font-size: 14px; }"
 FOLLOWED = ("queue", "cursor", "view", "cases")
 
@@ -76,8 +76,10 @@ class NoisyLabelDock(QWidget):
         self._follow()
 
     def open_project(self, folder: Path | str) -> None:
-        """Open a project and turn to the panel that comes next."""
-        self.project.open(folder)
+        """Open a project, which is read aside, and turn to the panel that comes next."""
+        self.project.open(folder, self._turn_on)
+
+    def _turn_on(self) -> None:
         if self._session.cases:
             self._session.stage = Stage.REVIEW if self._session.queue else Stage.TRAIN
 
@@ -92,6 +94,7 @@ class NoisyLabelDock(QWidget):
         self._shut = True
         self._timer.stop()
         self._settle.stop()
+        self._redraw.stop()
         if self._journal.isActive():
             self._save_draft()
         self._leave_worker()
@@ -132,8 +135,8 @@ class NoisyLabelDock(QWidget):
         self._timer.setInterval(POLL_MS)
         self._painted: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # the box of all strokes on
         self._painted_case = ""  # this case
-        self._settle, self._journal = QTimer(self), QTimer(self)
-        for soon in (self._settle, self._journal):
+        self._settle, self._journal, self._redraw = QTimer(self), QTimer(self), QTimer(self)
+        for soon in (self._settle, self._journal, self._redraw):
             soon.setSingleShot(True)
             soon.setInterval(0)
 
@@ -154,7 +157,7 @@ class NoisyLabelDock(QWidget):
         }
 
     def _lay_out(self) -> None:
-        self.setMinimumWidth(WIDTH_PX - 20)
+        self.setMinimumWidth(WIDTH_PX)
         for stage, panel in self.panels.items():
             self.tabs.addTab(scrolled(panel), stage.value.capitalize())
         self.tabs.setDocumentMode(True)  # or the bar is as narrow as its tabs
@@ -171,6 +174,7 @@ class NoisyLabelDock(QWidget):
         self._timer.timeout.connect(self._poll)
         self._settle.timeout.connect(self._follow)
         self._journal.timeout.connect(self._save_draft)
+        self._redraw.timeout.connect(self.layers.refresh)
         self.tabs.currentChanged.connect(self._tab_changed)
         self.loader.busy.connect(self.footer.set_reading)
         self.project.case_wanted.connect(self._open_case)
@@ -191,8 +195,8 @@ class NoisyLabelDock(QWidget):
         events = self._session.events
         pairs = [(getattr(events, name), self._changed) for name in FOLLOWED]
         pairs += [(events.stage, self._show_stage), (events.notice, self._show_notice)]
-        pairs += [(events.progress, self._show_activity), (events.counters, self.layers.refresh)]
-        pairs += [(events.queue, self.layers.refresh), (events.draft, self.layers.redraw)]
+        pairs += [(events.progress, self._show_activity), (events.filter, self._read_again)]
+        pairs += [(getattr(events, name), self._decided) for name in ("queue", "counters", "draft")]
         for signal, slot in pairs:
             (signal.connect if on else signal.disconnect)(slot)
 
@@ -229,6 +233,15 @@ class NoisyLabelDock(QWidget):
     def _changed(self) -> None:
         if not self._shut:
             self._settle.start()  # several changes of one decision are one look
+
+    def _decided(self) -> None:
+        if not self._shut and not self._session.draft:  # napari draws strokes itself, and can take them back
+            self._redraw.start()
+
+    def _read_again(self) -> None:
+        """Another filter or run: the case on the screen has other maps now."""
+        if self._session.view is not None and self._session.filter is not None:
+            self.loader.request(self._session.view.case.id)
 
     def _follow(self) -> None:
         """Go to the region under review, opening its case; unless the person opened another one meanwhile."""

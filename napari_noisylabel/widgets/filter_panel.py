@@ -25,7 +25,7 @@ THINNEST = 0.12
 """Width of the thinnest bar in log-odds: about a hundred bars."""
 
 LEVELS = {
-    FilterLevel.CASE: "case: which objects are badly drawn",
+    FilterLevel.CASE: "case: badly drawn objects",
     FilterLevel.REGION: "region: which pieces are wrong",
     FilterLevel.VOXEL: "voxel: which voxels are wrong",
 }
@@ -242,13 +242,15 @@ def density(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
 def fit_words(fit: MixtureFit, level: FilterLevel) -> str:
     """What the mixture found, in one or two sentences."""
     if not fit.split:
-        return f"No clear split: {fit.reason}." if fit.reason else "No clear split."
+        reason = fit.reason.removeprefix("no split: ")
+        instead = " Objects over a voxel from the networks count as badly drawn." if level is FilterLevel.CASE else ""
+        return (f"No clear split: {reason}." if reason else "No clear split.") + instead
     share = words.percent(fit.weights[1])
     if level is FilterLevel.CASE:
         good, bad = np.exp(fit.means)
         return (
-            f"{share} of the objects are badly drawn: their boundary is {bad:.1f} voxels from the network's, "
-            f"that of the others {good:.1f}."
+            f"{share} of the objects are badly drawn: they lie {bad:.1f} times as far from the networks as a "
+            f"careful hand may, the others {good:.1f} times."
         )
     noun = "regions" if level is FilterLevel.REGION else "doubtful voxels"
     return f"{share} of the {noun} are in the upper component."

@@ -45,16 +45,25 @@ class ProjectPanel(QWidget):
         self._workbench = workbench
         self._session = workbench.session
         self._make = make
+        self._closed = False
         self.model = CaseModel(self._session, self)
         self._build()
         self._lay_out()
         self._connect()
         self._show()
 
-    def open(self, folder: Path | str) -> None:
-        """Open the project in `folder`."""
+    def open(self, folder: Path | str, opened: Callable[[], None] = lambda: None) -> None:
+        """Open the project in `folder`, which is read aside; `opened` is called when it is there."""
+        self._workbench.close_project()  # it may be this one, and one writer has it at a time
+        aside(self._workbench.read, Path(folder), done=lambda project: self._enter(project, opened))
+
+    def _enter(self, project: Any, opened: Callable[[], None]) -> None:
+        if self._closed:
+            project.close()
+            return
         with noticed():
-            self._workbench.open(Path(folder))
+            self._workbench.enter(project)
+            opened()
 
     def make(self) -> None:
         """Make a project of the folders named, then open it."""
@@ -150,6 +159,7 @@ class ProjectPanel(QWidget):
             getattr(self._session.events, name).connect(self._show)
 
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
+        self._closed = True
         for name in FOLLOWED:
             getattr(self._session.events, name).disconnect(self._show)
         super().closeEvent(event)

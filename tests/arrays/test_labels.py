@@ -26,6 +26,7 @@ from napari_noisylabel.arrays.labels import (
     from_bytes,
     intersect,
     revert_runs,
+    runs_box,
     runs_mask,
     subtract,
     to_bytes,
@@ -288,3 +289,14 @@ def test_one_flipped_byte_is_noticed_or_harmless(position, flip):
 def test_bytes_of_a_later_version_are_refused_as_such():
     with pytest.raises(NewerSchema, match="version 2"):
         from_bytes(packed(b"\0\1\0\1", 1, version=2))
+
+
+def test_the_box_of_runs_is_that_of_their_voxels():
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        shape = tuple(rng.integers(1, 6, 3))
+        mask = rng.random(shape) < rng.choice([0.05, 0.5, 0.95])
+        low, high = runs_box(encode_runs(mask, 0, 1), shape)
+        box = bounding_box(mask)
+        assert (low, high) == (tuple(s.start for s in box), tuple(s.stop for s in box)) or not mask.any()
+    assert runs_box(empty_runs(), (4, 5)) == ((0, 0), (0, 0))

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from napari.components import ViewerModel
 from scipy.spatial.transform import Rotation
@@ -29,18 +29,28 @@ voxels = st.tuples(*[st.integers(0, n - 1) for n in SHAPE])
 
 
 @pytest.fixture(scope="module")
+def layers():
+    """Layers without any: the status line needs the grid alone."""
+    layers = SessionLayers(ViewerModel(), ReviewSession())
+    layers.viewer.dims.ndim = len(SHAPE)
+    return layers
+
+
+@pytest.fixture(scope="module")
 def file(tmp_path_factory):
     return tmp_path_factory.mktemp("status") / "volume.nii"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(angles=angles, spacing=spacings, flip=flips, origin=origins, voxel=voxels)
-def test_the_status_line_says_the_millimetres_of_nibabel_and_simpleitk(file, angles, spacing, flip, origin, voxel):
+def test_the_status_line_says_the_millimetres_of_nibabel_and_simpleitk(
+    layers, file, angles, spacing, flip, origin, voxel
+):
     affine = oblique(angles, spacing, flip, origin)
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), affine), file)
-    shown = Shown(read_header(file).geometry)
+    layers.shown = Shown(read_header(file).geometry)
 
-    said = ras_mm(status(shown, voxel[::-1]))
+    said = ras_mm(layers.status(mouse_on(layers.shown, voxel[::-1])))
 
     assert said == pytest.approx(by_nibabel(file, voxel), abs=WRITTEN_MM)
     assert said == pytest.approx(by_simpleitk(file, voxel), abs=WRITTEN_MM)
@@ -54,12 +64,9 @@ def oblique(angles, spacing, flip, origin):
     return affine
 
 
-def status(shown, index):
-    """The status line with the mouse on voxel `index` (Z, Y, X) of the array."""
-    layers = SessionLayers(ViewerModel(), ReviewSession())
-    layers.shown = shown
-    layers.viewer.dims.ndim = len(shown.shape)
-    return layers.status(np.multiply(shown.from_array(index), shown.scale))
+def mouse_on(shown, index):
+    """World position, in the viewer, of voxel `index` (Z, Y, X) of the array."""
+    return np.multiply(shown.from_array(index), shown.scale)
 
 
 def ras_mm(line):

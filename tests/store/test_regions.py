@@ -90,3 +90,22 @@ def test_a_state_can_be_set_without_an_event(store, propose):
     propose([1])
     assert store.set_region_state(1, RegionState.UNSURE).state == RegionState.UNSURE
     assert store.events() == ()
+
+
+def test_after_a_decision_only_what_it_changed_is_read_again(store, propose, make_event):
+    before = propose([1, 2, 3], [7], [9, 12])
+    store.append(make_event([3, 9, 12], region=2))
+
+    again = store.regions_again(before[0].run, {region.id: region for region in before})
+
+    assert again == store.regions()[:2]
+    assert [region.state for region in store.regions()] == ["open", "accepted", "gone"]
+
+
+def test_regions_that_are_as_they_were_are_the_same_objects(store, propose, make_event):
+    before = propose([1, 2, 3], [7])
+    store.append(make_event([7], region=2))
+
+    again = store.regions_again(before[0].run, {region.id: region for region in before})
+
+    assert again[0] is before[0] and again[1] is not before[1]

@@ -146,6 +146,15 @@ class FakeWorkbench:
         s.counters = Counters(0, len(regions), 0.0)
         return s
 
+    def read(self, folder, *, read_only=False):
+        return folder
+
+    def enter(self, project, *, by=""):
+        return self.open(project, by=by)
+
+    def close_project(self):
+        pass
+
     def load(self, case_id):
         self.calls.append(("load", case_id))
         image, truth, given, corrected, likelihood = self.volumes[case_id]

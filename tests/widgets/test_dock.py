@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -189,3 +190,13 @@ def test_strokes_of_a_window_that_died_are_there_in_the_next(qtbot, make_napari_
     assert bench.session.draft
     assert np.array_equal(bench.session.view.corrected["labels"], painted)
     bench.close()
+
+
+def test_another_filter_brings_new_maps_of_the_case_on_the_screen(qtbot, dock):
+    session = dock.workbench.session
+    shown = session.view.case.id
+    dock.workbench.calls.clear()
+
+    session.filter = dataclasses.replace(session.filter, version=2)
+
+    qtbot.waitUntil(lambda: ("load", shown) in dock.workbench.calls and not dock.loader.is_reading)
