@@ -7,34 +7,24 @@ the command line, scripts and tests all go through it.
 from __future__ import annotations
 
 import getpass
-import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from napari_noisylabel.arrays import labels as voxel_runs
-from napari_noisylabel.arrays.labels import VoxelRuns
-from napari_noisylabel.arrays.likelihood import bin_edges
-from napari_noisylabel.engine.casemaps import CaseScores
-from napari_noisylabel.engine.filter import FilterRequest, likelihood_counts, read_result, refilter
-from napari_noisylabel.engine.settings import check_engine
-from napari_noisylabel.engine.source import given_of
-from napari_noisylabel.engine.spec import RunSpec, library_versions, write_spec
-from napari_noisylabel.engine.watch import Watch, last_report, worker_is_alive
+from napari_noisylabel.decisions import Box, changes, decide, edit, sort_regions, turn_back, union, verify
+from napari_noisylabel.engine.filter import FilterRequest, refilter
+from napari_noisylabel.engine.watch import Watch
 from napari_noisylabel.engine.worker import FILTER_REQUEST
-from napari_noisylabel.errors import BadSetting, MissingPart, NotAProject, NothingToDo, ProjectError, UnknownName
+from napari_noisylabel.errors import NotAProject, NothingToDo, ProjectError
 from napari_noisylabel.export import ExportResult, export_project
-from napari_noisylabel.io.cases import load_file, load_image
-from napari_noisylabel.io.files import looks_changed, require_unchanged
-from napari_noisylabel.methods import method_info
 from napari_noisylabel.records import (
     CaseView,
     Event,
-    Filter,
     Region,
     RegionState,
     Report,
@@ -42,46 +32,21 @@ from napari_noisylabel.records import (
     RunState,
     Verdict,
 )
-from napari_noisylabel.session import Counters, ReviewSession, Scores
+from napari_noisylabel.runs import (
+    OpenProject,
+    RunResult,
+    complete_run,
+    new_run,
+    read_run,
+    resumed,
+    settle_runs,
+    take_in,
+)
+from napari_noisylabel.session import Counters, ReviewSession
 from napari_noisylabel.store import ProjectStore
-from napari_noisylabel.store.events import now, redoing, undoing
+from napari_noisylabel.store.events import now
 from napari_noisylabel.store.files import write_json
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
-
-ORDERS: Mapping[str, Callable[[Region], Any]] = {
-    "gain": lambda r: (-r.gain, r.id),
-    "likelihood": lambda r: (-r.likelihood, -r.voxels, r.id),
-    "size": lambda r: (-r.voxels, r.id),
-    "case": lambda r: (r.case, r.track, -r.gain, r.id),
-}
-
-
-Box = tuple[tuple[int, ...], tuple[int, ...]]
-"""First voxel of a box and one past its last, in array indices."""
-
-
-@dataclass(frozen=True, eq=False)
-class RunResult:
-    """What the session shows of a complete run, as read from the disk."""
-
-    run: Run
-    filter: Filter | None
-    scores: Scores
-    regions: tuple[Region, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class OpenProject:
-    """A project that was read aside, for `Workbench.enter`. `watch` is at a run that was found training."""
-
-    store: ProjectStore
-    watch: Watch | None
-    result: RunResult | None
-
-    def close(self) -> None:
-        """Let go of it: nobody will enter it."""
-        self.store.close()
+from napari_noisylabel.views import affinity, load_view
 
 
 class Workbench:
@@ -113,8 +78,8 @@ class Workbench:
 
         Raises NothingToDo where no run is complete, UnknownName.
         """
-        chosen = self._complete_run(run)
-        self._show_result(_read_run(self.store, chosen))
+        chosen = complete_run(self.store, run)
+        self._show_result(read_run(self.store, chosen))
         return chosen
 
     def propose(
@@ -125,12 +90,12 @@ class Workbench:
 
         `threshold` 0 takes the level's default. Returns the open regions, best first.
         """
-        chosen = self._complete_run(run)
+        chosen = complete_run(self.store, run)
         request = FilterRequest(chosen.id, level, threshold).checked()
         for report in refilter(self.store, self.store.run_folder(chosen.id), request):
             if progress is not None:
                 progress(report)
-        _take_in(self.store, chosen.id)
+        take_in(self.store, chosen.id)
         self.score(chosen.id)
         return self.session.queue
 
@@ -181,9 +146,9 @@ class Workbench:
         if self._watch is not None and self._watch.is_alive:
             raise ProjectError(f"one run at a time: {self._watch.run_id} is at work. Stop it, or wait for its end.")
         if resume:
-            run = self._resumable(resume)
+            run = resumed(self.store, resume)
         else:
-            run = self._new_run(method, settings or {}, engine or {}, epochs, folds, seed, device)
+            run = new_run(self.store, method, settings or {}, engine or {}, epochs, folds, seed, device)
         return self._start(run.id, "train")
 
     def export(
@@ -211,9 +176,9 @@ class Workbench:
         """
         store = ProjectStore.open(Path(folder), read_only=read_only)
         try:
-            watch = None if store.read_only else _settle_runs(store)
+            watch = None if store.read_only else settle_runs(store)
             latest = store.latest_complete_run()
-            return OpenProject(store, watch, _read_run(store, latest) if latest is not None else None)
+            return OpenProject(store, watch, read_run(store, latest) if latest is not None else None)
         except BaseException:
             store.close()
             raise
@@ -242,7 +207,7 @@ class Workbench:
 
     def start_propose(self, level: str = "case", threshold: float = 0.0) -> Watch:
         """Filter again in the worker; `poll` takes the regions in when it is done."""
-        run = self._complete_run(self.session.run.id if self.session.run else None)
+        run = self._complete_run()
         request = FilterRequest(run.id, level, threshold).checked()
         write_json(
             self.store.run_folder(run.id) / FILTER_REQUEST,
@@ -278,33 +243,8 @@ class Workbench:
             self._watch.stop()
 
     def load(self, case_id: str) -> CaseView:
-        """Read a case from the disk: image, labels, maps. Slow for large cases: call it aside.
-
-        Of the case on the screen only the maps are read; its labels there are the latest.
-        """
-        case, run, shown = self.store.case(case_id), self.session.run, self.session.view
-        scores = CaseScores(self.store.run_folder(run.id), case_id) if run is not None else None
-        if shown is not None and shown.case.id == case_id:
-            likelihood, proposal = (_stored(scores, name, shown.given) for name in ("likelihood", "proposal"))
-            return replace(shown, likelihood=likelihood, proposal=proposal)
-        given = {t.name: a for t, a in given_of(self.store.tracks, case).items()}
-        version = self.store.label_version
-        decided = {t: self.store.corrected(case_id, t, a, upto=version) for t, a in given.items()}
-        corrected = {t: a.copy() for t, a in decided.items()}
-        for track, array in corrected.items():
-            draft = self.store.draft(case_id, track)
-            if draft is not None:
-                voxel_runs.apply_runs(array, draft)
-        return CaseView(
-            case=case,
-            images=tuple(_read_only(channel) for channel in load_image(case)),
-            given={t: _read_only(a) for t, a in given.items()},
-            corrected=corrected,
-            decided=decided,
-            label_version=version,
-            likelihood=_stored(scores, "likelihood", given),
-            proposal=_stored(scores, "proposal", given),
-        )
+        """Read a case from the disk: image, labels, maps. Slow for large cases: call it aside."""
+        return load_view(self.store, case_id, self.session.run, self.session.view)
 
     def show(self, view: CaseView) -> None:
         """Make a loaded case the one on the screen, with the decisions made since it was read."""
@@ -341,8 +281,8 @@ class Workbench:
         """
         view = self._view()
         whole = (0,) * labels.ndim, labels.shape
-        self._painted[track] = _union(self._painted.get(track), box or whole)
-        self.store.save_draft(view.case.id, track, _changes(self._labels[track], labels, self._painted[track]))
+        self._painted[track] = union(self._painted.get(track), box or whole)
+        self.store.save_draft(view.case.id, track, changes(self._labels[track], labels, self._painted[track]))
         self.session.draft = True
 
     def discard_draft(self, track: str) -> None:
@@ -377,7 +317,7 @@ class Workbench:
     def review_all(self, verdict: Verdict, regions: Sequence[int], *, by: str = "") -> list[Event]:
         """Accept or reject many regions as one transaction: all, or none. Raises as `review`."""
         name = by or self.session.by
-        events = [self._decide(self.store.region(number), verdict, name) for number in regions]
+        events = [decide(self.store, self.store.region(number), verdict, name) for number in regions]
         written = self.store.append_all(events)
         for event in written:
             self._apply(event)
@@ -385,28 +325,8 @@ class Workbench:
         return list(written)
 
     def affinity(self, case_id: str, index: Sequence[int], axis: int = 0) -> np.ndarray:
-        """Which pixels the network believes belong with one voxel: cosine of the run's features.
-
-        `index` is a voxel of the file's array. Returns the slice through it across `axis`
-        (the whole image in 2-D), float32 in [-1, 1]. Raises NothingToDo without features.
-        """
-        run = self._complete_run(self.session.run.id if self.session.run else None)
-        stored = CaseScores(self.store.run_folder(run.id), case_id).open("features")
-        if stored is None:
-            raise NothingToDo(f"run {run.id} kept no features of case {case_id!r}. Train again, then ask for affinity.")
-        shape = self.store.case(case_id).geometry.shape
-        steps = [-(-n // m) for n, m in zip(shape, stored.shape[1:], strict=True)]
-        at = [int(i) // s for i, s in zip(index, steps, strict=True)]
-        flat = len(shape) == 2
-        within = [slice(None) if flat or a != axis else at[a] for a in range(len(shape))]
-        plane = np.asarray(stored[(slice(None), *within)], np.float32)
-        own = np.asarray(stored[(slice(None), *at)], np.float32)
-        norms = np.maximum(np.linalg.norm(plane, axis=0) * np.linalg.norm(own), 1e-6)
-        cosine = np.tensordot(own, plane, axes=1) / norms
-        kept = [a for a in range(len(shape)) if flat or a != axis]
-        for i, a in enumerate(kept):
-            cosine = np.repeat(cosine, steps[a], axis=i)
-        return cosine[tuple(slice(0, shape[a]) for a in kept)].astype(np.float32)
+        """Which pixels the network believes belong with one voxel, in the slice through it across `axis`."""
+        return affinity(self.store, self._complete_run(), case_id, index, axis)
 
     def close_project(self) -> None:
         """Let go of the project. A worker goes on; see `stop`."""
@@ -434,20 +354,13 @@ class Workbench:
         self, verdict: Verdict, region: int | None, by: str, case: str, track: str, labels: Any, note: str
     ) -> Event:
         if verdict in (Verdict.UNDONE, Verdict.REDONE):
-            return self._turn_back(verdict, by, note)
+            return turn_back(self.store, verdict, by, note)
         if verdict is Verdict.VERIFIED:
-            return self._verify(by, case, track, labels, note)
+            chosen = self.store.case(case or self._view().case.id)
+            return verify(self.store, chosen, track or self.session.track, by, labels, note)
         if verdict is Verdict.EDITED:
             return self._edit(by, region, track, labels, note)
-        return self._decide(self._region(region), verdict, by, note)
-
-    def _decide(self, region: Region, verdict: Verdict, by: str, note: str = "") -> Event:
-        runs = self.store.region_runs(region.id)
-        if verdict is Verdict.REJECTED:
-            runs = VoxelRuns(runs.starts, runs.lengths, runs.before, runs.before)
-        elif verdict is Verdict.UNSURE:
-            runs = voxel_runs.empty_runs()
-        return Event(0, now(), by, verdict, region.case, region.track, runs, region.run, region.id, 0, note)
+        return decide(self.store, self._region(region), verdict, by, note)
 
     def _edit(self, by: str, region: int | None, track: str, labels: Any, note: str) -> Event:
         view = self._view()
@@ -456,38 +369,10 @@ class Workbench:
             labels = view.corrected[track]
         current = self.session.current if region is None else self.store.region(region)
         own = current if current is not None and (current.case, current.track) == (view.case.id, track) else None
-        box = self._painted.get(track)
-        if own is not None and box is not None:
-            box = _union(box, (own.start, own.stop))
-        decided = None if own is None else self.store.region_runs(own.id)
-        runs = _changes(self._labels[track], np.asarray(labels), box, decided)
-        if not voxel_runs.count(runs):
-            raise NothingToDo("an edit changes at least one voxel, and nothing was painted. Paint, then apply.")
-        run = own.run if own is not None else ""
-        return Event(0, now(), by, Verdict.EDITED, view.case.id, track, runs, run, own.id if own else 0, 0, note)
-
-    def _verify(self, by: str, case_id: str, track: str, labels: Any, note: str) -> Event:
-        case = self.store.case(case_id or self._view().case.id)
-        name = track or self.session.track
-        view = self.session.view
-        if labels is None and view is not None and view.case.id == case.id and name in self._labels:
-            return Event(0, now(), by, Verdict.VERIFIED, case.id, name, voxel_runs.empty_runs(), note=note)
-        chosen = self.store.track(name)
-        given = {t.name: a for t, a in given_of((chosen,), case).items()}
-        if name not in given:
-            raise UnknownName(f"case {case.id!r} has no labels of track {name!r}, so there is nothing to verify.")
-        before = self.store.corrected(case.id, name, given[name])
-        after = before if labels is None else load_file(labels, case, chosen)
-        runs = _changes(before, after)  # the verdict itself verifies all voxels of the case
-        return Event(0, now(), by, Verdict.VERIFIED, case.id, name, runs, note=note)
-
-    def _turn_back(self, verdict: Verdict, by: str, note: str) -> Event:
-        undo = verdict is Verdict.UNDONE
-        target = self.store.undo_target() if undo else self.store.redo_target()
-        if target is None:
-            word = "undo" if undo else "redo"
-            raise NothingToDo(f"there is no decision to {word}. Nothing has changed.")
-        return (undoing if undo else redoing)(target, by, note=note)
+        return edit(
+            self.store, (view.case.id, track), self._labels[track], labels, by,
+            box=self._painted.get(track), region=own, note=note,
+        )  # fmt: skip
 
     def _apply(self, event: Event) -> None:
         """Bring the labels on the screen to what the log says."""
@@ -520,36 +405,9 @@ class Workbench:
 
     # ------------------------------------------------------------ runs
 
-    def _new_run(
-        self, method: str, settings: Mapping[str, Any], engine: Mapping[str, Any], epochs: int, folds: int, seed: int,
-        device: str,
-    ) -> Run:  # fmt: skip
-        info = method_info(method)
-        checked, checked_engine = info.check(settings).model_dump(), check_engine(engine).model_dump()
-        if folds < 2 or epochs < 0 or seed < 0:
-            raise BadSetting(
-                f"a run has at least 2 folds and no negative epochs or seed, got folds {folds}, epochs {epochs}, "
-                f"seed {seed}. Out-of-fold scores need the second fold."
-            )
-        store = self.store
-        _require_training(store, folds, device)
-        run = store.add_run(
-            Run("", method, checked, checked_engine, seed, folds, epochs, store.label_version, RunState.RUNNING, now())
-        )
-        spec = RunSpec(
-            run.id, method, checked, checked_engine, seed, folds, epochs, device, run.label_version, library_versions()
-        )
-        write_spec(store.run_folder(run.id), spec)
-        return run
-
-    def _resumable(self, run_id: str) -> Run:
-        run = self.store.run(run_id)
-        if run.state == RunState.COMPLETE:
-            raise NothingToDo(f"run {run_id} is complete, there is nothing to resume. Start a new run.")
-        if worker_is_alive(self.store.run_folder(run_id)):
-            raise ProjectError(f"a worker is at run {run_id} already. Wait for its end, or stop it.")
-        _require_torch()
-        return self.store.set_run(run_id, state=RunState.RUNNING, message="")
+    def _complete_run(self) -> Run:
+        """The run on the screen, or else the latest complete one. Raises NothingToDo."""
+        return complete_run(self.store, self.session.run.id if self.session.run else None)
 
     def _start(self, run_id: str, task: str) -> Watch:
         self._watch = Watch(self.store.folder, run_id, task)
@@ -567,7 +425,7 @@ class Workbench:
             self.store.set_run(report.run, epochs=report.epochs)
         if report.kind == "done":
             trained = self._watch is None or self._watch.task == "train"
-            self._ingest = self._aside.submit(lambda store: (report, _take_in(store, report.run, trained)), self.store)
+            self._ingest = self._aside.submit(lambda store: (report, take_in(store, report.run, trained)), self.store)
             session.progress = replace(report, kind="phase", stage="taking the regions in")
             return
         session.progress = report
@@ -584,14 +442,6 @@ class Workbench:
         self.session.progress = report
         found = len(self.session.queue)
         self.session.notice = f"{report.run}: {report.message}, {found} regions to look at"
-
-    def _complete_run(self, run: str | None) -> Run:
-        found = self.store.run(run) if run else self.store.latest_complete_run()
-        if found is None:
-            raise NothingToDo("no run is complete yet, so there are no scores. Train first: noisylabel train.")
-        if found.state != RunState.COMPLETE:
-            raise NothingToDo(f"run {found.id} is {found.state}, without scores. Resume it, or choose another run.")
-        return found
 
     # ------------------------------------------------------------ the session
 
@@ -620,119 +470,6 @@ class Workbench:
         decided = [r for r in regions if r.state not in (RegionState.OPEN, RegionState.GONE)]
         changed = sum(r.ml for r in decided if r.state in (RegionState.ACCEPTED, RegionState.EDITED))
         session.counters = Counters(len(decided), len(session.queue), changed)
-
-
-def sort_regions(regions: Sequence[Region], order: str, seed: int = 0) -> tuple[Region, ...]:
-    """Regions by "gain", "likelihood", "size", "case" or "random". Raises UnknownName."""
-    if order == "random":
-        by_id = sorted(regions, key=lambda r: r.id)
-        return tuple(by_id[i] for i in np.random.default_rng(seed).permutation(len(by_id)))
-    if order not in ORDERS:
-        raise UnknownName(f"there is no order {order!r}. The orders are: {', '.join([*ORDERS, 'random'])}.")
-    return tuple(sorted(regions, key=ORDERS[order]))
-
-
-def _read_run(store: ProjectStore, run: Run) -> RunResult:
-    """The filter, histograms and regions of a complete run. Slow for thousands of regions."""
-    return RunResult(run, store.latest_filter(run.id), _read_scores(store, run), store.regions(run=run.id))
-
-
-def _read_scores(store: ProjectStore, run: Run) -> Scores:
-    """Histograms over the training cases, for the filter panel."""
-    folder = store.run_folder(run.id)
-    counts: dict[str, np.ndarray] = {}
-    for case in (c for c in store.cases() if not c.held_out):
-        own = CaseScores(folder, case.id)
-        if own.complete:
-            for track, statistics in own.statistics().items():
-                counts[track] = counts.get(track, 0) + statistics.histogram
-    return Scores(bin_edges(), counts, likelihood_counts(folder))
-
-
-def _take_in(store: ProjectStore, run_id: str, complete: bool = False) -> RunResult:
-    """Put the regions that a worker left into the project, and read what there is to show. Runs aside."""
-    found = read_result(store.run_folder(run_id))
-    with store.transaction():
-        store.replace_open_regions(run_id, found.regions, found.voxels)
-        store.add_filter(found.filter)
-        if complete:
-            store.set_run(run_id, state=RunState.COMPLETE, finished=now())
-    return _read_run(store, store.run(run_id))
-
-
-def _settle_runs(store: ProjectStore) -> Watch | None:
-    """Runs that nobody watched to their end: take in those that are done, watch those at work, mark the others."""
-    watch = None
-    for run in store.runs():
-        if run.state != RunState.RUNNING:
-            continue
-        end = last_report(store.run_folder(run.id))
-        if end is not None and end.kind == "done":
-            _take_in(store, run.id, complete=True)
-        elif end is not None and end.kind == "failed":
-            store.set_run(run.id, state=RunState.FAILED, message=end.message)
-        else:
-            watch = Watch.attach(store.folder, run.id)
-            if watch is None:
-                store.set_run(run.id, state=RunState.INTERRUPTED, message="interrupted; it can be resumed")
-    return watch
-
-
-def _require_training(store: ProjectStore, folds: int, device: str) -> None:
-    """Refuse before a run is made what the worker could only fail at."""
-    if device not in DEVICES:
-        raise BadSetting(f"a device is {', '.join(DEVICES)}, got {device!r}. Choose one of them.")
-    groups = {c.group for c in store.cases() if not c.held_out}
-    if len(groups) < folds:
-        raise NothingToDo(
-            f"out-of-fold scores need a group of training cases per fold, and there are {len(groups)} for {folds} "
-            "folds. Add cases, or hold fewer of them out."
-        )
-    for case in store.cases():
-        for file in (*case.images, *case.labels.values()):
-            if looks_changed(file):  # of hundreds of files only the suspicious ones are read
-                require_unchanged(file)
-    _require_torch()
-
-
-def _require_torch() -> None:
-    if importlib.util.find_spec("torch") is None:
-        raise MissingPart(
-            "training needs torch, which is not installed. Install it with: pip install 'napari-noisylabel[train]'."
-        )
-
-
-def _changes(
-    before: np.ndarray, after: np.ndarray, box: Box | None = None, region: VoxelRuns | None = None
-) -> VoxelRuns:
-    """What differs between two label maps within a box (None: anywhere), and the voxels of a region in it."""
-    low, high = box or ((0,) * before.ndim, before.shape)
-    inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    mask = before[inside] != after[inside]
-    if region is not None:
-        at = np.unravel_index(voxel_runs.voxel_indices(region), before.shape)
-        mask[tuple(a - first for a, first in zip(at, low, strict=True))] = True
-    return voxel_runs.encode_box(low, before.shape, mask, before[inside], after[inside])
-
-
-def _union(a: Box | None, b: Box) -> Box:
-    """The smallest box around both."""
-    if a is None:
-        return tuple(int(v) for v in b[0]), tuple(int(v) for v in b[1])
-    low = tuple(min(int(x), int(y)) for x, y in zip(a[0], b[0], strict=True))
-    return low, tuple(max(int(x), int(y)) for x, y in zip(a[1], b[1], strict=True))
-
-
-def _stored(scores: CaseScores | None, name: str, tracks: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    if scores is None:
-        return {}
-    found = {t: scores.read(f"{t}.{name}") for t in tracks}
-    return {t: _read_only(a) for t, a in found.items() if a is not None}
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    array.flags.writeable = False
-    return array
 
 
 def _login_name() -> str:

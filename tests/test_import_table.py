@@ -19,7 +19,8 @@ RECORDS = {"errors", "arrays"}
 MIDDLE = RECORDS | {"records"}
 ENGINE = MIDDLE | {"session", "networks", "methods", "store", "io"}
 EXPORT = ENGINE | {"engine"}
-WORKBENCH = EXPORT | {"export"}
+BESIDE = {"decisions", "runs", "views", "export"}  # what the workbench's verbs are made of
+WORKBENCH = EXPORT | BESIDE
 STUDY = WORKBENCH | {"workbench"}
 TOP = STUDY | {"study", "samples"}
 
@@ -34,7 +35,7 @@ ALLOWED = {
     "store": MIDDLE,
     "io": MIDDLE,
     "engine": ENGINE,
-    "export": EXPORT,
+    **dict.fromkeys(BESIDE, EXPORT),
     "workbench": WORKBENCH,
     "study": STUDY | {"samples"},
     "plugin": TOP,

@@ -11,9 +11,10 @@ from napari_noisylabel.arrays.labels import changed_runs, count
 from napari_noisylabel.cli.app import app
 from napari_noisylabel.cli.output import remark, say, say_json, say_table, some
 from napari_noisylabel.cli.values import BY, JSON, PROJECT, RUN, TRACK, reading, writing
+from napari_noisylabel.decisions import sort_regions
 from napari_noisylabel.errors import BadSetting, NothingToDo, UnknownName
 from napari_noisylabel.records import Event, Region, RegionState, Track, Verdict
-from napari_noisylabel.workbench import Workbench, sort_regions
+from napari_noisylabel.workbench import Workbench
 
 UNDECIDED = (RegionState.OPEN, RegionState.UNSURE)
 REGIONS = typer.Option([], "--region", metavar="ID", help="A region; may come several times", show_default=False)

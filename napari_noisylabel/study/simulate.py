@@ -9,13 +9,13 @@ import numpy as np
 
 from napari_noisylabel.arrays.labels import voxel_indices
 from napari_noisylabel.arrays.metrics import confusion_matrix
+from napari_noisylabel.decisions import sort_regions
 from napari_noisylabel.engine.source import labels_of
 from napari_noisylabel.errors import BadSetting, NothingToDo
 from napari_noisylabel.records import IGNORE, Region, RegionState, Track
 from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.study.evaluate import Figures, mean_or_none, means_per_class
 from napari_noisylabel.study.truth import choose_run, choose_tracks, find_truth
-from napari_noisylabel.workbench import sort_regions
 
 
 def simulate(
