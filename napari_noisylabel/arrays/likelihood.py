@@ -193,14 +193,17 @@ def case_map(bad: np.ndarray, labels: np.ndarray, proposal: np.ndarray, rejected
     """Noise likelihood per voxel from the case's `bad` (K,): P(badly drawn) x rejection.
 
     Of the class that is there and the one that is proposed the worse drawn counts. All maps
-    (*spatial), `rejected` uint8 (255: surely); returns float32.
+    (*spatial), `rejected` uint8 (255: surely); returns uint8, too.
     """
-    table = np.zeros(256, np.float32)
-    table[: len(bad)] = np.nan_to_num(bad)
-    out = np.empty(labels.shape, np.float32)
-    for plane, here, there, sure in zip(out, labels, proposal, rejected, strict=True):  # of a size for the cache
-        np.multiply(np.maximum(table[here], table[there]), sure * np.float32(1 / 255), out=plane)
-    return out
+    table = np.zeros(256, np.uint8)
+    table[: len(bad)] = as_uint8(np.nan_to_num(bad))
+    out = np.empty(labels.size, np.uint8)
+    maps = labels.reshape(-1), proposal.reshape(-1), rejected.reshape(-1)
+    for a in range(0, out.size, BLOCK):  # of a size for the cache
+        here, there, sure = (m[a : a + BLOCK] for m in maps)
+        product = np.maximum(table[here], table[there]).astype(np.uint16) * sure + np.uint16(128)
+        out[a : a + BLOCK] = (product + (product >> 8)) >> 8  # divided by 255 and rounded
+    return out.reshape(labels.shape)
 
 
 # ---------------------------------------------------------------- regions

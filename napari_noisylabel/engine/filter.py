@@ -148,13 +148,12 @@ class _VoxelModel:
     ) -> None:
         own = [statistics[c.id][track.name].histogram for c in cases if not c.held_out]
         self.fits = lk.fit_voxels(np.sum(own, axis=0) if own else np.zeros((track.n_classes, lk.BINS)))
-        self._table = lk.voxel_table(self.fits)
+        self._table = lk.as_uint8(lk.voxel_table(self.fits))
 
     def likelihood(self, maps: CaseMaps) -> np.ndarray:
-        out = np.zeros(maps.labels.shape, np.float32)
+        out = np.zeros(maps.labels.shape, np.uint8)
         for k, row in enumerate(self._table):
-            own = maps.labels == k
-            out[own] = row[maps.score[own]]
+            np.copyto(out, row[maps.score], where=maps.labels == k)
         return out
 
 
@@ -175,7 +174,7 @@ class _RegionModel:
         self.fits = tuple(lk.fit_regions(scores[concerned == k]) for k in range(track.n_classes))
 
     def likelihood(self, maps: CaseMaps) -> np.ndarray:
-        out = np.zeros(maps.labels.size, np.float32)
+        out = np.zeros(maps.labels.size, np.uint8)
         found = self._candidates(maps)
         if len(found):
             scores, rejected = self._scores(found, maps), found.means(lk.rejection_table()[maps.score])
@@ -184,7 +183,7 @@ class _RegionModel:
             for k, fit in enumerate(self.fits):
                 own = concerned == k
                 values[own] = lk.region_likelihood(fit, scores[own], rejected[own])
-            out[found.indices] = np.repeat(values, found.sizes)
+            out[found.indices] = np.repeat(lk.as_uint8(values), found.sizes)
         return out.reshape(maps.labels.shape)
 
     @staticmethod
@@ -193,7 +192,7 @@ class _RegionModel:
 
     @staticmethod
     def _scores(found: Components, maps: CaseMaps) -> np.ndarray:
-        return found.means(lk.to_nats(maps.score)) * np.sqrt(found.sizes)
+        return lk.to_nats(found.means(maps.score)) * np.sqrt(found.sizes)
 
 
 _FITTERS: Mapping[FilterLevel, Any] = {
@@ -215,17 +214,18 @@ def _case_regions(
         maps = _maps(store, folder, case, track, statistics)
         if maps is None:
             continue
-        own = models[track.name].likelihood(maps)
-        own[maps.labels == IGNORE] = 0
+        shown = models[track.name].likelihood(maps)
+        if track.ignore is not None:
+            shown[maps.labels == IGNORE] = 0
         verified = store.verified(case.id, track.name, maps.labels.shape)
         if verified is not None:
-            own[verified] = 0
-        shown = lk.as_uint8(own)
+            shown[verified] = 0
         CaseScores(folder, case.id).write(f"{track.name}.likelihood", shown)
         if not case.held_out:
             counts[track.name][:] += np.bincount(shown[maps.proposal != maps.labels], minlength=256)
-        found = find_regions(maps.labels, maps.proposal, own >= request.threshold, maps.spacing)
-        yield _regions(request.run, case, track, found, own, maps), found
+        enough = shown >= np.ceil(request.threshold * 255 - 1e-6)
+        found = find_regions(maps.labels, maps.proposal, enough, maps.spacing)
+        yield _regions(request.run, case, track, found, shown, maps), found
 
 
 def _maps(
@@ -241,9 +241,9 @@ def _maps(
 
 
 def _regions(
-    run: str, case: Case, track: Track, found: Components, own: np.ndarray, maps: CaseMaps
+    run: str, case: Case, track: Track, found: Components, shown: np.ndarray, maps: CaseMaps
 ) -> list[Region]:
-    likelihood, score = found.means(own), found.means(lk.to_nats(maps.score))
+    likelihood, score = found.means(shown) / 255, lk.to_nats(found.means(maps.score))
     voxel = float(np.prod(maps.spacing))
     histogram = maps.statistics.histogram
     above = np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1] / np.maximum(histogram.sum(1, keepdims=True), 1)

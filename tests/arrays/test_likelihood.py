@@ -128,7 +128,7 @@ def test_the_map_of_a_case_takes_the_worse_drawn_of_the_two_classes():
     labels = np.array([[0, 1, 2, IGNORE]], np.uint8)
     proposal = np.array([[2, 0, 2, 1]], np.uint8)
     found = lk.case_map(np.array([0.0, 0.5, 0.9]), labels, proposal, np.array([[255, 255, 51, 0]], np.uint8))
-    np.testing.assert_allclose(found, [[0.9, 0.5, 0.18, 0.0]], atol=1e-6)
+    np.testing.assert_array_equal(found, [[round(255 * 0.9), 128, round(0.2 * round(255 * 0.9)), 0]])
 
 
 def test_regions_without_a_split_are_as_likely_as_their_voxels_are_rejected():
