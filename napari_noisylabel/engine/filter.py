@@ -21,7 +21,7 @@ from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.store.files import read_json, write_json
 
 THRESHOLDS = {FilterLevel.CASE: 0.8, FilterLevel.REGION: 0.9, FilterLevel.VOXEL: 0.95}
-"""Default threshold per level: strict, so that clean masks stay clean (docs/methods/filter.md)."""
+"""Default threshold per level: strict, so that clean masks stay clean (docs/filter.md)."""
 
 RESULT = "filter"
 
