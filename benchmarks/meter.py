@@ -120,8 +120,12 @@ class Meter:
                     setattr(owner, name, self._timed(f"{owner.__name__}.{name}", function))
 
     def _timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        takes = list(inspect.signature(function).parameters.values())
+        limit = None if any(p.kind is p.VAR_POSITIONAL for p in takes) else len(takes)
+
         @functools.wraps(function)
         def timed(*args: Any, **kwargs: Any) -> Any:
+            args = args[:limit]  # a signal sends more than its slot may take
             if get_ident() != self._thread:
                 return function(*args, **kwargs)
             if name in self.adding:
