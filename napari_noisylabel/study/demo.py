@@ -22,7 +22,7 @@ SPOILED_BY = ("missing", "shift", "class-swap")
 SEVERITY = 0.6
 SEED = 7
 METHOD = "self-cleansing"
-EPOCHS = 16
+EPOCHS = 12
 """About a minute on two quiet cores: two folds of twelve cases, twelve steps per epoch."""
 
 RECIPE = "demo.json"
