@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import monai.networks.nets as monai_nets
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -126,13 +125,3 @@ def _monai_network(name: str, n_dims: int, in_channels: int, settings: Mapping[s
         raise BadSetting(
             f"MONAI's {name} cannot be built for {n_dims}-D segmentation here: {error}. Choose another network."
         ) from None
-
-
-def n_parameters(network: nn.Module) -> int:
-    """How many numbers the network learns."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
-
-
-def autocast_dtype(precision: str) -> torch.dtype | None:
-    """The reduced type of a Fabric precision name, or None for full precision."""
-    return torch.bfloat16 if precision == "bf16-mixed" else None

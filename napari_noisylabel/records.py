@@ -127,6 +127,11 @@ class MixtureFit:
     n: float
     clean_below: float = -1e6
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> MixtureFit:
+        """The fit of `asdict(fit)` after a trip through JSON, which has no tuples."""
+        return cls(**{**values, **{key: tuple(values[key]) for key in ("means", "sds", "weights")}})
+
 
 @dataclass(frozen=True)
 class Filter:

@@ -107,7 +107,7 @@ def refilter(store: ProjectStore, folder: Path, request: FilterRequest) -> Itera
 def read_result(folder: Path) -> FilterResult:
     """What `refilter` left. Raises UnreadableFile."""
     tree = read_json(folder / RESULT / "filter.json")
-    fits = {t: tuple(_fit(f) for f in own) for t, own in tree["fits"].items()}
+    fits = {t: tuple(MixtureFit.from_json(f) for f in own) for t, own in tree["fits"].items()}
     made = Filter(tree["run"], 0, FilterLevel(tree["level"]), tree["threshold"], fits, tree["note"])
     offsets = np.load(folder / RESULT / "offsets.npy")
     indices = np.load(folder / RESULT / "indices.npy", mmap_mode="r")
@@ -276,10 +276,6 @@ def _concerned(found: Components) -> np.ndarray:
 
 def _as_record(fit: Mixture) -> MixtureFit:
     return MixtureFit(fit.means, fit.sds, fit.weights, fit.split, fit.reason, fit.n, fit.clean_below)
-
-
-def _fit(values: dict[str, Any]) -> MixtureFit:
-    return MixtureFit(**{**values, **{k: tuple(values[k]) for k in ("means", "sds", "weights")}})
 
 
 def _note(level: FilterLevel, tracks: Sequence[Track], fits: Mapping[str, Sequence[MixtureFit]]) -> str:

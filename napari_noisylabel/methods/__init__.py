@@ -87,6 +87,3 @@ def method_info(name: str) -> MethodInfo:
     if name not in known:
         raise UnknownName(f"there is no method {name!r}. The methods are: {', '.join(known)}.")
     return known[name]
-
-
-METHODS = {info.name: info for info in BUILT_IN}

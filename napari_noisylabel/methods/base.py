@@ -16,7 +16,7 @@ object with `logits` ((B, K, *spatial) per track) and `features` (B, F, *spatial
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -190,6 +190,3 @@ class Method:
         out = -np.log(np.clip(p, 1e-7, 1.0))
         out[labels == IGNORE] = 0
         return out
-
-
-MethodFactory = Callable[[Any], Method]

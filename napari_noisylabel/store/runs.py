@@ -80,13 +80,8 @@ def select_latest_filter(database: Database, run: str) -> Filter | None:
     if not rows:
         return None
     version, level, threshold, fits, note = rows[0]
-    read = {track: tuple(_fit(fit) for fit in listed) for track, listed in json.loads(fits).items()}
+    read = {track: tuple(MixtureFit.from_json(fit) for fit in listed) for track, listed in json.loads(fits).items()}
     return Filter(run, version, FilterLevel(level), threshold, read, note)
-
-
-def _fit(value: dict[str, Any]) -> MixtureFit:
-    pairs = {key: tuple(value[key]) for key in ("means", "sds", "weights")}
-    return MixtureFit(**{**value, **pairs})
 
 
 def _run(row: Row) -> Run:
