@@ -7,7 +7,7 @@ the order of their source values, `IGNORE` a voxel that nobody annotated. Arrays
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -240,7 +240,8 @@ class Report:
     kinds: "start", "step" (throttled), "epoch", "phase" (score, propose), "done", "stopped",
     "failed". `done` and `total` are steps of the whole run; `left_s` an estimate in seconds.
     `losses` are means over the epoch, in nats; `dice` per "TRACK/CLASS" of the fold's unseen
-    cases against the labels the run trains on. `inner` is the method's own state for display.
+    cases against the labels the run trains on. `inner` is the method's own state for display, as
+    `napari_noisylabel.inner` stores it.
     """
 
     run: str
@@ -256,7 +257,7 @@ class Report:
     message: str = ""
     losses: Mapping[str, float] = field(default_factory=dict)
     dice: Mapping[str, float | None] = field(default_factory=dict)
-    inner: Mapping[str, Any] = field(default_factory=dict)
+    inner: Sequence[Mapping[str, Any]] = ()
 
 
 # ---------------------------------------------------------------- what the window shows

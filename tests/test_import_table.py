@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 
 ARRAYS = {"errors"}
 RECORDS = {"errors", "arrays"}
-MIDDLE = RECORDS | {"records"}
+MIDDLE = RECORDS | {"records", "inner"}
 ENGINE = MIDDLE | {"session", "networks", "methods", "store", "io"}
 EXPORT = ENGINE | {"engine"}
 BESIDE = {"decisions", "runs", "views", "export"}  # what the workbench's verbs are made of
@@ -29,6 +29,7 @@ ALLOWED = {
     "samples": set(),  # data files and where they are
     "arrays": ARRAYS,
     "records": RECORDS,
+    "inner": RECORDS | {"records"},
     "session": MIDDLE,
     "networks": MIDDLE,
     "methods": MIDDLE,

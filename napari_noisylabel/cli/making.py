@@ -168,10 +168,16 @@ def methods(as_json: bool = JSON) -> None:
         settings = _properties(method.settings).items()
         rows = [[f"  {k}", str(v.get("default")), v.get("description", "")] for k, v in settings]
         say_table(rows, ["  setting", "default", "meaning"])
+        for preset, values in method.settings.PRESETS.items():
+            say(f"  --set preset={preset}: " + ", ".join(f"{k}={v}" for k, v in values.items()))
 
 
 def _properties(settings: Any) -> dict[str, dict[str, Any]]:
-    return settings.model_json_schema().get("properties", {})
+    """JSON schema of each setting; "preset" among them where the method has presets."""
+    own = settings.model_json_schema().get("properties", {})
+    if settings.PRESETS:
+        own["preset"] = {"enum": list(settings.PRESETS), "description": "Values to start from", "values": settings.PRESETS}
+    return own
 
 
 def _without_title(schema: dict[str, Any]) -> dict[str, Any]:

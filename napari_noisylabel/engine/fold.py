@@ -46,17 +46,27 @@ class FoldSpec:
 class Fold:
     """One fold in training; implements `methods.base.FoldRun`.
 
-    `cases` are those that may train in this fold. Working labels start as copies of the labels
-    and are the method's to change, except where a person has verified them.
+    `cases` are those that may train in this fold; `reference` those that a method may look at, but
+    that no batch shows. Working labels start as copies of the labels and are the method's to
+    change, except where a person has verified them.
     """
 
-    def __init__(self, spec: FoldSpec, number: int, cases: Sequence[PreparedCase], method: Method) -> None:
+    def __init__(
+        self,
+        spec: FoldSpec,
+        number: int,
+        cases: Sequence[PreparedCase],
+        method: Method,
+        reference: Sequence[PreparedCase] = (),
+    ) -> None:
         self.spec, self.number, self.method = spec, number, method
         self.tracks, self.epochs = spec.tracks, spec.epochs
         self.device = spec.fabric.device
         self.epoch = 0
+        self.case_ids = tuple(c.id for c in cases)
+        self.reference_ids = tuple(c.id for c in reference)
+        cases = [*cases, *reference]
         self._cases = {c.id: c for c in cases}
-        self.case_ids = tuple(self._cases)
         self.spacing: Mapping[str, tuple[float, ...]] = {c.id: c.spacing[3 - len(c.shape) :] for c in cases}
         self.labels: Mapping[str, Mapping[str, np.ndarray]] = {
             c.id: {t: c.as_given(a) for t, a in c.labels.items()} for c in cases
@@ -137,7 +147,8 @@ class Fold:
 
     def predictor(self) -> Predictor:
         autocast = torch.bfloat16 if self.spec.engine.precision == "bf16-mixed" else None
-        return Predictor(self.tracks, self.spec.plan, _bare(self.networks[0]).factor, self.device, autocast)
+        factor = _bare(self.networks[0]).factor
+        return Predictor(self.tracks, self.spec.plan, factor, self.device, autocast, self.method)
 
     def batch(self, step: int) -> Batch:
         """The batch of `step` of this epoch: cases in an order drawn anew for each epoch."""
@@ -202,7 +213,7 @@ class Fold:
             "optimizer": self._optimizer.state_dict(),
             "added": [p.detach() for p in self._added],
             "method": self.method.state_dict(),
-            "working": {i: {t: self._changes(i, t) for t in tracks} for i, tracks in self.labels.items()},
+            "working": {i: {t: self._changes(i, t) for t in self.labels[i]} for i in self.case_ids},
             "extra": _each_map(self._extra, _packed),
             "rng": self.rng.bit_generator.state,
             "torch_rng": torch.get_rng_state(),

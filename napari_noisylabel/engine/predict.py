@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from napari_noisylabel.engine.data import PreparedCase
 from napari_noisylabel.engine.patches import PatchPlan
-from napari_noisylabel.methods.base import Prediction
+from napari_noisylabel.methods.base import Method, Prediction
 from napari_noisylabel.records import Track
 
 WHOLE = 3.0  # a case up to this many patches in size goes through in one piece
@@ -29,6 +29,7 @@ class Predictor:
     factor: int
     device: torch.device
     autocast: torch.dtype | None = None
+    method: Method = field(default_factory=Method)
 
     @torch.no_grad()
     def predict(
@@ -76,9 +77,10 @@ class Predictor:
         padded, crop = _padded(images, self.factor)
         with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
             out = network(padded)
-        planes = [out.logits[t.name].float().softmax(1) for t in self.tracks]
+            probs = self.method.probabilities(out)
+        planes = [probs[t.name].float() for t in self.tracks]
         if features:
-            planes.append(out.features.float())
+            planes.append(self.method.features(out).float())
         result = torch.cat(planes, 1)[crop]
         if scale != 1:
             result = _resized(result, list(size))
@@ -116,7 +118,7 @@ class Predictor:
 
 
 def _parse_view(view: str) -> tuple[list[int], float]:
-    """"" -> as is; "flip0" or "flip01" -> axes to mirror; "scale0.7" -> zoom; joined by "+"."""
+    """ "" -> as is; "flip0" or "flip01" -> axes to mirror; "scale0.7" -> zoom; joined by "+"."""
     flips: list[int] = []
     scale = 1.0
     for part in filter(None, view.split("+")):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from napari_noisylabel.arrays.likelihood import as_uint8, displacement, rejection, score_histogram, to_uint16
 from napari_noisylabel.engine.casemaps import CaseScores, TrackStatistics
 from napari_noisylabel.engine.data import PreparedCase
-from napari_noisylabel.methods.base import Method, Prediction
+from napari_noisylabel.methods.base import Evidence, Method, Prediction
 from napari_noisylabel.records import IGNORE, Track
 
 
@@ -32,22 +33,30 @@ def score_case(
     """
     own_axes = [a - (3 - len(case.shape)) for a in axes if a >= 3 - len(case.shape)]
     statistics = {}
+    spacing = case.spacing[3 - len(case.shape) :]
     for track in tracks:
-        name, probs, other = track.name, unseen.probs[track.name], seen.probs[track.name]
+        name = track.name
         labels = np.asarray(case.as_given(case.labels[name]))
-        proposal = method.propose(track, probs).astype(np.uint8)
-        stored = to_uint16(method.score(track, probs, labels))
+        evidence = Evidence(case.id, track, unseen.probs[name], labels, spacing, unseen.features)
+        evidence = replace(evidence, probs=method.corrected(evidence))
+        other = replace(evidence, probs=seen.probs[name], features=seen.features)
+        other = replace(other, probs=method.corrected(other))
+        proposal, opposed = (method.propose(e).astype(np.uint8) for e in (evidence, other))
+        stored = to_uint16(method.score(evidence))
         verified = case.verified[name]
         skip = None if verified is None else np.asarray(case.as_given(verified))
         statistics[name] = TrackStatistics(
             score_histogram(stored, labels, track.n_classes, skip),
-            *_distances(labels, proposal, other.argmax(0).astype(np.uint8), track.n_classes, own_axes, skip),
+            *_distances(labels, proposal, opposed, track.n_classes, own_axes, skip),
         )
         scores.write(f"{name}.score", stored)
         scores.write(f"{name}.proposal", proposal)
-        own = method.noise_likelihood(track, probs, labels)
-        scores.write(f"{name}.rejection", as_uint8(rejection(probs, other, labels) if own is None else own))
-        scores.write(f"{name}.probs", np.round(probs.astype(np.float32) * 255).astype(np.uint8))
+        own = method.noise_likelihood(evidence)
+        rejected = rejection(evidence.probs, other.probs, labels) if own is None else own
+        scores.write(f"{name}.rejection", as_uint8(rejected))
+        scores.write(f"{name}.probs", np.round(evidence.probs.astype(np.float32) * 255).astype(np.uint8))
+        for further, values in method.maps(evidence).items():
+            scores.write(f"{name}.{further}", as_uint8(values))
     if unseen.features is not None:
         scores.write("features", unseen.features)
     scores.write_statistics(statistics)

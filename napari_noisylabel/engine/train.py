@@ -28,6 +28,7 @@ from napari_noisylabel.engine.score import score_case
 from napari_noisylabel.engine.settings import EngineSettings, check_engine, default_threads
 from napari_noisylabel.engine.spec import RunSpec
 from napari_noisylabel.errors import InputError
+from napari_noisylabel.inner import to_json
 from napari_noisylabel.methods import method_info
 from napari_noisylabel.methods.base import Method, Prediction
 from napari_noisylabel.records import IGNORE, Report, Track
@@ -111,7 +112,10 @@ def _train_prepared(
     spec: RunSpec, engine: EngineSettings, prepared: Mapping[str, PreparedCase], tracks: tuple[Track, ...], folder: Path
 ) -> Iterator[Report]:
     training = [c for c in prepared.values() if not c.held_out]
+    reference = [c for c in training if c.verified_case] if _method(spec).needs_reference else []
+    training = [c for c in training if c not in reference]
     _check_enough(training, spec.folds)
+    _check_reference(spec, reference)
     folds = make_folds(training, spec.folds, spec.seed)
     plan = plan_patches(training, engine, _factor(engine), big_device=spec.device != "cpu")
     spec = replace(spec, epochs=spec.epochs or default_epochs(plan))
@@ -123,7 +127,7 @@ def _train_prepared(
     members = []
     for number in range(spec.folds):
         own = [c for c in training if folds[c.id] != number or spec.folds == 1]
-        fold = Fold(shared, number, own, _method(spec))
+        fold = Fold(shared, number, own, _method(spec), reference)
         unseen = [c for c in training if folds[c.id] == number]
         yield from _train_fold(spec, fold, unseen, folder, clock)
         fold.forget()
@@ -154,7 +158,7 @@ def _train_fold(
             seconds=time.monotonic() - began,
             losses=_mean_loss(losses),
             dice=_curve(fold, unseen[:CURVE_CASES]),
-            inner=fold.method.inner(),
+            inner=to_json(fold.method.inner()),
         )
         _save(fold, checkpoints, report)
         yield report
@@ -164,7 +168,7 @@ def _train_fold(
 def _score(
     spec: RunSpec, folds: Sequence[Fold], fold_of: Mapping[str, int], cases: Sequence[PreparedCase], folder: Path
 ) -> Iterator[Report]:
-    """Each training case by its own fold's network, held-out cases by the mean of all."""
+    """Each training case by its own fold's network, held-out and reference cases by the mean of all."""
     for i, case in enumerate(cases):
         scores = CaseScores(folder, case.id)
         if not scores.complete:
@@ -188,6 +192,14 @@ def _check_enough(training: Sequence[PreparedCase], folds: int) -> None:
         raise InputError(
             f"out-of-fold scores need at least one group of cases per fold: {len(groups)} group(s) of training cases, "
             f"{folds} folds. Add cases, give fewer folds, or hold fewer cases out."
+        )
+
+
+def _check_reference(spec: RunSpec, reference: Sequence[PreparedCase]) -> None:
+    if _method(spec).needs_reference and not reference:
+        raise InputError(
+            f"method {spec.method!r} measures itself on a case that is known to be right, and none is verified. Verify "
+            "one (noisylabel verify PROJECT --case ID, or Whole case in the window), then train."
         )
 
 

@@ -30,9 +30,17 @@ class MethodInfo:
     needs: tuple[str, ...] = ()
 
     def check(self, values: Mapping[str, Any]) -> MethodSettings:
-        """The settings with defaults filled in. Raises BadSetting in one sentence."""
+        """The settings with defaults filled in. Raises BadSetting in one sentence.
+
+        "preset" names a set of values (`MethodSettings.PRESETS`), which the others then change.
+        """
+        own = dict(values)
+        preset = own.pop("preset", None)
+        if preset is not None and preset not in self.settings.PRESETS:
+            known = ", ".join(self.settings.PRESETS) or "none"
+            raise BadSetting(f"method {self.name!r} has no preset {preset!r}. Its presets: {known}.")
         try:
-            return self.settings(**values)
+            return self.settings(**{**self.settings.PRESETS.get(preset or "", {}), **own})
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])

@@ -12,6 +12,10 @@ The engine owns optimisers, batches, the backward pass, checkpoints and folds. O
 fold. After every moment the engine writes verified voxels back into the working labels, so no
 method can change what a person decided. A network called on (B, C, *spatial) images gives an
 object with `logits` ((B, K, *spatial) per track) and `features` (B, F, *spatial).
+
+Once trained, each case is scored from what networks say that have not seen it, by the instance of
+its fold: `corrected`, then `propose`, `score`, `noise_likelihood` and `maps` (held-out and
+reference cases: from the mean of all networks, by the first fold's instance).
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from napari_noisylabel.inner import InnerState
 from napari_noisylabel.records import IGNORE, Track
 
 
@@ -68,12 +73,37 @@ class Batch:
         return self.labels[track] == IGNORE
 
 
+class Output(Protocol):
+    """What a network gives: logits (B, K, *spatial) per track, features (B, F, *spatial)."""
+
+    @property
+    def logits(self) -> Mapping[str, Tensor]: ...
+    @property
+    def features(self) -> Tensor: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """An evaluation pass over one case: probs (K, *spatial) float16 per track, features maybe."""
 
     case: str
     probs: Mapping[str, np.ndarray]
+    features: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known of one case and track when it is scored.
+
+    probs (K, *spatial) float16 are of networks that have not seen the case, `labels` (*spatial)
+    uint8 with IGNORE; `spacing` in mm per axis; `features` (F, *spatial/2) float16 of the network.
+    """
+
+    case: str
+    track: Track
+    probs: np.ndarray
+    labels: np.ndarray
+    spacing: tuple[float, ...]
     features: np.ndarray | None = None
 
 
@@ -92,6 +122,8 @@ class FoldRun(Protocol):
     def tracks(self) -> tuple[Track, ...]: ...
     @property
     def case_ids(self) -> tuple[str, ...]: ...
+    @property
+    def reference_ids(self) -> tuple[str, ...]: ...  # verified cases put aside: they train in no fold
     @property
     def spacing(self) -> Mapping[str, tuple[float, ...]]: ...
     @property
@@ -119,10 +151,14 @@ class FoldRun(Protocol):
         """New weights, a fresh optimiser and the full learning rate, for one network or all."""
 
     def predict(
-        self, cases: Sequence[str] | None = None, views: Sequence[str] = ("",), features: bool = False,
+        self,
+        cases: Sequence[str] | None = None,
+        views: Sequence[str] = ("",),
+        features: bool = False,
         network: int | None = None,
     ) -> Iterable[Prediction]:
-        """Evaluation pass (EMA weights where they are kept) over training cases, one at a time.
+        """Evaluation pass (EMA weights where they are kept), one case at a time: training cases by
+        default, `reference_ids` where asked for by name.
 
         `views` are averaged: "" as is, "flip0".. flips of an axis, "scale0.7".. other scales.
         """
@@ -139,6 +175,7 @@ class Method:
     source: ClassVar[str] = ""
     n_networks: ClassVar[int] = 1
     uses_ema: ClassVar[bool] = True
+    needs_reference: ClassVar[bool] = False  # puts whole verified cases aside as `run.reference_ids`
 
     def stages(self, epochs: int) -> tuple[Stage, ...]:
         """The stretches of a run of `epochs` epochs. One, unless the method says otherwise."""
@@ -164,29 +201,49 @@ class Method:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
 
-    def inner(self) -> dict[str, Any]:
-        """The inner state worth a curve: JSON values, reported each epoch."""
-        return {}
+    def inner(self) -> Sequence[InnerState]:
+        """What is worth drawing, asked after each epoch (see `napari_noisylabel.inner`)."""
+        return ()
 
-    def propose(self, track: Track, probs: np.ndarray) -> np.ndarray:
-        """Suggested class per voxel, (*spatial) uint8, from out-of-fold probs (K, *spatial)."""
-        return probs.argmax(0).astype(np.uint8)
+    def probabilities(self, output: Output) -> Mapping[str, Tensor]:
+        """(B, K, *spatial) per track, in evaluation passes: the softmax, unless the method reasons further."""
+        return {track: logits.float().softmax(1) for track, logits in output.logits.items()}
 
-    def noise_likelihood(self, track: Track, probs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+    def features(self, output: Output) -> Tensor:
+        """(B, F, *spatial): what `predict(features=True)` gives and what affinity is shown from."""
+        return output.features
+
+    def corrected(self, evidence: Evidence) -> np.ndarray:
+        """(K, *spatial): `evidence.probs` without the bias that the method knows of.
+
+        All that follows sees only these; also applied to networks that have seen the case.
+        """
+        return evidence.probs
+
+    def propose(self, evidence: Evidence) -> np.ndarray:
+        """Suggested class per voxel, (*spatial) uint8."""
+        return evidence.probs.argmax(0).astype(np.uint8)
+
+    def noise_likelihood(self, evidence: Evidence) -> np.ndarray | None:
         """P(label is wrong) per voxel by the method's own reasoning, (*spatial) in [0, 1].
 
         It takes the place of what all networks reject (`arrays.likelihood.rejection`), which is
-        the default: None. probs (K, *spatial) are out of fold; labels (*spatial) with IGNORE.
+        the default: None.
         """
         return None
 
-    def score(self, track: Track, probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def score(self, evidence: Evidence) -> np.ndarray:
         """What is measured per voxel, (*spatial) float32 in nats, high = suspicious.
 
         By default the out-of-fold cross-entropy of the label; 0 where ignored.
         """
+        probs, labels = evidence.probs, evidence.labels
         safe = np.where(labels == IGNORE, 0, labels)
         p = np.take_along_axis(probs, safe[None].astype(np.int64), axis=0)[0].astype(np.float32)
         out = -np.log(np.clip(p, 1e-7, 1.0))
         out[labels == IGNORE] = 0
         return out
+
+    def maps(self, evidence: Evidence) -> Mapping[str, np.ndarray]:
+        """Further maps worth looking at, (*spatial) in [0, 1] by name; stored as `TRACK.NAME`."""
+        return {}

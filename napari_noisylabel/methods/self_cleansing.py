@@ -21,6 +21,7 @@ from torch import Tensor
 
 from napari_noisylabel.arrays.distance import distance
 from napari_noisylabel.arrays.mixture import fit_mixture_samples, posterior
+from napari_noisylabel.inner import Curve, InnerState, Note
 from napari_noisylabel.methods.base import Batch, FoldRun, Method
 from napari_noisylabel.methods.losses import segmentation_loss
 from napari_noisylabel.records import IGNORE, Track
@@ -208,8 +209,9 @@ class SelfCleansing(Method):
         self._scores, self._prototypes = dict(state["scores"]), dict(state["prototypes"])
         self._clean_share, self._reasons = dict(state["clean_share"]), dict(state["reasons"])
 
-    def inner(self) -> dict[str, Any]:
-        return {"clean_share": dict(self._clean_share), "filter": dict(self._reasons)}
+    def inner(self) -> list[InnerState]:
+        notes = [Note(f"filter of {track}", "; ".join(reasons)) for track, reasons in self._reasons.items()]
+        return [Curve("share of cases called clean", dict(self._clean_share)), *notes]
 
     def _first(self, run: FoldRun) -> int:
         return max(1, round(self.warmup * run.epochs))

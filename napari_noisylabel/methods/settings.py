@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class MethodSettings(BaseModel):
-    """Base of all settings: unknown names and values out of range are refused."""
+    """Base of all settings: unknown names and values out of range are refused.
+
+    The defaults suit small data and short runs. `PRESETS` names other sets of values, such as
+    "paper" (the publication's) and "as-released" (what the authors' code does where it differs).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
 
 class CrossEntropySettings(MethodSettings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,18 @@ from napari_noisylabel.engine.casemaps import CaseScores
 from napari_noisylabel.engine.checkpoint import epoch_checkpoints, load_checkpoint
 from napari_noisylabel.engine.data import CaseArrays, PreparedCase, prepare
 from napari_noisylabel.engine.spec import RunSpec
+from napari_noisylabel.methods import BUILT_IN, method_info
 from napari_noisylabel.records import Report, Track
-from tests.engine.trial_methods import INFOS
+from tests.engine.trial_methods import INFOS, TRIALS
 
 ORGANS = (Track("organ", ("background", "liver", "spleen"), (0, 1, 2)),)
 OVERLAPPING = (Track("body", ("background", "body"), (0, 1)), Track("lesion", ("background", "lesion"), (0, 7)))
+ALL = (*(m.name for m in BUILT_IN), *(m.name for m in TRIALS))
+"""Every method, those of the program and those that only tests know."""
+QUICK: dict[str, dict[str, Any]] = {
+    "self-cleansing": {"warmup": 0.3, "refresh": 1, "confident": 0.51},
+}
+"""Settings with which a method gets through all its stages in two to four epochs."""
 SPACING = {2: (1.5, 1.0), 3: (2.0, 1.5, 1.0)}
 
 
@@ -49,10 +57,20 @@ def some_cases(n: int = 4, *args: Any, held_out: int = 0, **fields: Any) -> list
     return own + [make_case(f"test-{i}", *args, held_out=True, **fields) for i in range(held_out)]
 
 
+def with_reference(method: str, cases: list[CaseArrays], *args: Any, **fields: Any) -> list[CaseArrays]:
+    """`cases`, and a wholly verified one for methods that measure themselves on it."""
+    if "a verified case" not in method_info(method).needs:
+        return cases
+    right = make_case("right", *args, **fields)
+    whole = {track: np.ones(labels.shape, bool) for track, labels in right.labels.items()}
+    return [*cases, replace(right, verified=whole, verified_case=True)]
+
+
 def make_spec(method: str = "cross-entropy", epochs: int = 2, settings: Any = None, **engine: Any) -> RunSpec:
     """Two folds of two steps per epoch with small patches, in full precision on one thread."""
     own = {"patch": (16, 16), "batch": 2, "steps": 2, "precision": "32-true", "threads": 1}
-    return RunSpec("run-001", method, settings or {}, {**own, **engine}, seed=3, folds=2, epochs=epochs, device="cpu")
+    chosen = QUICK.get(method, {}) | (settings or {})
+    return RunSpec("run-001", method, chosen, {**own, **engine}, seed=3, folds=2, epochs=epochs, device="cpu")
 
 
 def prepared(folder: Path, case: CaseArrays, tracks: Sequence[Track] = ORGANS) -> PreparedCase:
@@ -71,7 +89,7 @@ def interrupted(folder: Path, points: Iterable[int], spec: RunSpec, cases: Any, 
 
 def losses(reports: Iterable[Report]) -> dict[tuple[int, int], Any]:
     """Loss, curve and inner state of each fold and epoch."""
-    return {(r.fold, r.epoch): (dict(r.losses), dict(r.dice), dict(r.inner)) for r in reports if r.kind == "epoch"}
+    return {(r.fold, r.epoch): (dict(r.losses), dict(r.dice), list(r.inner)) for r in reports if r.kind == "epoch"}
 
 
 def checkpoints(folder: Path) -> dict[str, Any]:

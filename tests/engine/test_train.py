@@ -8,7 +8,9 @@ from napari_noisylabel.engine.casemaps import CaseScores
 from napari_noisylabel.engine.train import choose_device, settle
 from napari_noisylabel.engine.train import train as train_reports
 from napari_noisylabel.errors import BadSetting, InputError, RunFailed, UnknownName
+from napari_noisylabel.methods import BUILT_IN
 from tests.engine.conftest import (
+    ALL,
     ORGANS,
     OVERLAPPING,
     checkpoints,
@@ -19,10 +21,10 @@ from tests.engine.conftest import (
     maps,
     same,
     some_cases,
+    with_reference,
     working,
 )  # fmt: skip
 
-ALL = ["cross-entropy", "self-cleansing", "trial-exchange", "trial-parameters", "trial-stages"]
 pytestmark = pytest.mark.usefixtures("trial_methods")
 
 
@@ -58,8 +60,8 @@ def test_a_network_learns_a_phantom_it_has_not_seen(train):
 @pytest.mark.usefixtures("every_step")
 @pytest.mark.parametrize("method", ALL)
 def test_a_run_that_was_cut_off_again_and_again_ends_the_same_to_the_last_bit(train, tmp_path, method):
-    cases = some_cases(4, held_out=1)
-    spec = make_spec(method, epochs=4, settings={"warmup": 0.3, "refresh": 1} if method == "self-cleansing" else {})
+    cases = with_reference(method, some_cases(4, held_out=1))
+    spec = make_spec(method, epochs=4)
     whole, reports = train(spec, cases)
 
     torn = tmp_path / "torn"
@@ -72,9 +74,8 @@ def test_a_run_that_was_cut_off_again_and_again_ends_the_same_to_the_last_bit(tr
 
 @pytest.mark.parametrize("method", ALL)
 def test_no_method_changes_what_a_person_has_verified(train, method):
-    cases = some_cases(4, tracks=OVERLAPPING)
-    settings = {"warmup": 0.3, "refresh": 1, "confident": 0.51} if method == "self-cleansing" else {}
-    folder, _ = train(make_spec(method, epochs=2, settings=settings), cases, OVERLAPPING)
+    cases = with_reference(method, some_cases(4, tracks=OVERLAPPING), tracks=OVERLAPPING)
+    folder, _ = train(make_spec(method, epochs=2), cases, OVERLAPPING)
     by_id = {c.id: c for c in cases}
     left = working(folder, cases)
     assert len(left) == 8
@@ -108,12 +109,12 @@ def test_fewer_groups_than_folds_are_refused(train, groups):
         train(make_spec(), cases)
 
 
-@pytest.mark.parametrize("method", ["cross-entropy", "self-cleansing"])
+@pytest.mark.parametrize("method", [m.name for m in BUILT_IN])
 def test_a_class_that_one_fold_never_shows_is_no_obstacle(train, method):
     cases = some_cases(4)
     for case in cases[1:]:
         case.labels["organ"][case.labels["organ"] == 2] = 0
-    folder, reports = train(make_spec(method, epochs=3), cases)
+    folder, reports = train(make_spec(method, epochs=3), with_reference(method, cases))
     assert all(np.isfinite(r.losses["train"]) for r in reports if r.kind == "epoch")
     assert CaseScores(folder, "a").statistics()["organ"].histogram[2].sum() > 0
 
@@ -125,6 +126,20 @@ def test_a_case_without_labels_of_a_track_teaches_nothing_there_and_is_still_pre
     assert CaseScores(folder, "b").statistics()["lesion"].histogram.sum() == 0
     assert CaseScores(folder, "b").read("lesion.score").max() == 0
     assert CaseScores(folder, "b").read("lesion.proposal").shape == (20, 27)
+
+
+def test_a_reference_case_trains_in_no_fold_and_is_measured_by_all_networks(train):
+    cases = with_reference("trial-reference", some_cases(4))
+    folder, reports = train(make_spec("trial-reference"), cases)
+    assert {case for _, case, _ in working(folder, cases)} == {"a", "b", "c", "d"}
+    shown = [item["text"] for r in reports for item in r.inner]
+    assert shown and set(shown) == {"right is right"}
+    assert CaseScores(folder, "right").complete and CaseScores(folder, "a").read("organ.doubt").max() == 128
+
+
+def test_a_method_that_needs_a_verified_case_says_so_before_it_trains(train):
+    with pytest.raises(InputError, match="'trial-reference' measures itself on a case that is known to be right"):
+        train(make_spec("trial-reference"), some_cases(4))
 
 
 def test_stopping_gives_the_cache_back_and_leaves_the_checkpoint(tmp_path):

@@ -15,6 +15,7 @@ from napari_noisylabel.engine.source import iterate_cases
 from napari_noisylabel.engine.spec import RunSpec, read_spec, write_spec
 from napari_noisylabel.engine.train import train
 from napari_noisylabel.engine.watch import Watch, last_report, worker_is_alive
+from napari_noisylabel.inner import Note, to_json
 from napari_noisylabel.io.cases import make_cases, make_tracks
 from napari_noisylabel.io.checks import check_cases
 from napari_noisylabel.io.pairing import find_cases
@@ -117,6 +118,7 @@ def test_cutting_back_keeps_the_epochs_that_have_a_checkpoint_each_once(tmp_path
 
 
 def test_a_report_survives_its_line_and_nan_becomes_null():
-    report = Report("run-001", "epoch", 1, 2, losses={"train": float("nan")}, dice={"a/b": None}, inner={"c": [1]})
+    inner = to_json([Note("filter", "no split")])
+    report = Report("run-001", "epoch", 1, 2, losses={"train": float("nan")}, dice={"a/b": None}, inner=inner)
     assert from_line(to_line(report)) == replace(report, losses={"train": None})
     assert "\n" not in to_line(report)[:-1]

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from napari_noisylabel.inner import InnerState, Matrix, Note
 from napari_noisylabel.methods import MethodInfo
-from napari_noisylabel.methods.base import Batch, FoldRun, Method, Stage
+from napari_noisylabel.methods.base import Batch, Evidence, FoldRun, Method, Stage
 from napari_noisylabel.methods.losses import pixel_cross_entropy, segmentation_loss, weighted_mean
 from napari_noisylabel.methods.settings import MethodSettings
 
@@ -71,8 +72,12 @@ class OwnParameters(Method):
     def on_epoch_end(self, run: FoldRun) -> None:
         self._doubt(run)
 
-    def inner(self) -> dict[str, Any]:
-        return {name: m.detach().tolist() for name, m in self.matrices.items()}
+    def inner(self) -> list[InnerState]:
+        names = {name: tuple(str(k) for k in range(len(m))) for name, m in self.matrices.items()}
+        return [
+            Matrix(name, names[name], names[name], tuple(tuple(row) for row in m.detach().tolist()))
+            for name, m in self.matrices.items()
+        ]
 
     def _doubt(self, run: FoldRun) -> None:
         for case in run.case_ids:
@@ -115,6 +120,26 @@ class Stages(Method):
                 run.working_labels[prediction.case][track] = probs.argmin(0).astype(np.uint8)
 
 
+class Reference(Method):
+    """Looks at the verified cases that no batch shows, and leaves a map of its own."""
+
+    name = "trial-reference"
+    needs_reference = True
+
+    def on_epoch_end(self, run: FoldRun) -> None:
+        self.seen = [p.case for p in run.predict(cases=run.reference_ids)]
+
+    def loss(self, run: FoldRun, batch: Batch) -> Tensor:
+        logits = run.networks[0](batch.images).logits
+        return sum(segmentation_loss(logits[t.name], batch.working[t.name], batch.weight[t.name]) for t in run.tracks)
+
+    def inner(self) -> list[InnerState]:
+        return [Note("reference", " ".join(self.seen) + " is right")]
+
+    def maps(self, evidence: Evidence) -> dict[str, np.ndarray]:
+        return {"doubt": np.full(evidence.labels.shape, 0.5)}
+
+
 class NotANumber(Method):
     """Its loss stops being a number in the second epoch."""
 
@@ -130,7 +155,10 @@ class NoSettings(MethodSettings):
     """Nothing can be set."""
 
 
-TRIALS = (Exchange, OwnParameters, Stages)
+TRIALS = (Exchange, OwnParameters, Stages, Reference)
 INFOS = tuple(
-    MethodInfo(m.name, m.name, NoSettings, f"{__name__}:{m.__name__}") for m in (*TRIALS, NotANumber)
+    MethodInfo(
+        m.name, m.name, NoSettings, f"{__name__}:{m.__name__}", ("a verified case",) if m.needs_reference else ()
+    )
+    for m in (*TRIALS, NotANumber)
 )

@@ -10,7 +10,7 @@ import torch
 from napari_noisylabel import methods
 from napari_noisylabel.errors import BadSetting, MissingPart, UnknownName
 from napari_noisylabel.methods import BUILT_IN, MethodInfo, method_info
-from napari_noisylabel.methods.base import Method
+from napari_noisylabel.methods.base import Evidence, Method
 from napari_noisylabel.methods.losses import segmentation_loss, soft_dice_loss
 from napari_noisylabel.methods.settings import CrossEntropySettings
 from napari_noisylabel.records import IGNORE, Track
@@ -56,7 +56,8 @@ def test_the_default_score_is_the_loss_of_the_label_and_the_proposal_the_best_cl
     probs = np.random.default_rng(0).dirichlet([1, 1, 1], (4, 5)).transpose(2, 0, 1).astype(np.float16)
     labels = np.random.default_rng(1).choice([0, 1, 2, IGNORE], (4, 5)).astype(np.uint8)
     track = Track("organ", ("background", "a", "b"), (0, 1, 2))
-    score, proposal = Method().score(track, probs, labels), Method().propose(track, probs)
+    evidence = Evidence("a", track, probs, labels, (2.0, 1.0))
+    score, proposal = Method().score(evidence), Method().propose(evidence)
     for p in np.ndindex(4, 5):
         here = probs[(slice(None), *p)].astype(float)
         assert score[p] == pytest.approx(0 if labels[p] == IGNORE else -np.log(here[labels[p]]), abs=1e-3)
@@ -76,3 +77,14 @@ def test_an_absent_class_has_no_dice_to_learn():
     labels[0, 1, 2:] = 1
     perfect = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1) * 50.0
     assert float(soft_dice_loss(perfect, labels, torch.ones(1, 4, 5))) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_preset_is_a_set_of_values_that_others_may_change():
+    class Settings(CrossEntropySettings):
+        PRESETS = {"paper": {"dice_weight": 0.0}}
+
+    info = MethodInfo("theirs", "Theirs", Settings, "nowhere:Theirs")
+    assert info.check({"preset": "paper"}).dice_weight == 0
+    assert info.check({"preset": "paper", "dice_weight": 0.5}).dice_weight == 0.5
+    with pytest.raises(BadSetting, match="method 'theirs' has no preset 'papers'. Its presets: paper"):
+        info.check({"preset": "papers"})
