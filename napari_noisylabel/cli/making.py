@@ -175,8 +175,9 @@ def methods(as_json: bool = JSON) -> None:
 def _properties(settings: Any) -> dict[str, dict[str, Any]]:
     """JSON schema of each setting; "preset" among them where the method has presets."""
     own = settings.model_json_schema().get("properties", {})
-    if settings.PRESETS:
-        own["preset"] = {"enum": list(settings.PRESETS), "description": "Values to start from", "values": settings.PRESETS}
+    presets = settings.PRESETS
+    if presets:
+        own["preset"] = {"enum": list(presets), "description": "Values to start from", "values": presets}
     return own
 
 
