@@ -195,13 +195,13 @@ def case_map(bad: np.ndarray, labels: np.ndarray, proposal: np.ndarray, rejected
     Of the class that is there and the one that is proposed the worse drawn counts. All maps
     (*spatial), `rejected` uint8 (255: surely); returns uint8, too.
     """
-    table = np.zeros(256, np.uint8)
-    table[: len(bad)] = as_uint8(np.nan_to_num(bad))
+    table = as_uint8(np.nan_to_num(bad)).tobytes().ljust(256, b"\0")
     out = np.empty(labels.size, np.uint8)
     maps = labels.reshape(-1), proposal.reshape(-1), rejected.reshape(-1)
     for a in range(0, out.size, BLOCK):  # of a size for the cache
         here, there, sure = (m[a : a + BLOCK] for m in maps)
-        product = np.maximum(table[here], table[there]).astype(np.uint16) * sure + np.uint16(128)
+        worse = np.maximum(_translated(here, table), _translated(there, table))
+        product = worse.astype(np.uint16) * sure + np.uint16(128)
         out[a : a + BLOCK] = (product + (product >> 8)) >> 8  # divided by 255 and rounded
     return out.reshape(labels.shape)
 
@@ -262,3 +262,8 @@ def _boundary(mask: np.ndarray, axes: Sequence[int]) -> float:
         inner[tuple(behind)] &= mask[tuple(ahead)]
         inner[tuple(ahead)] &= mask[tuple(behind)]
     return float(mask.sum() - inner.sum())
+
+
+def _translated(classes: np.ndarray, table: bytes) -> np.ndarray:
+    """`table[classes]` of classes 0..255, (N,) uint8; NumPy would make 64-bit indices of them first."""
+    return np.frombuffer(np.asarray(classes, np.uint8).tobytes().translate(table), np.uint8)

@@ -10,8 +10,9 @@ from itertools import product
 from math import ceil, prod
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from napari_noisylabel.arrays.components import label_components
 from napari_noisylabel.errors import BadLabels, BadSetting, ShapeMismatch
 
 SPLIT_MM = 20.0  # a region longer than this is more than one decision
@@ -47,11 +48,13 @@ class Components:
         """Flat indices of one region, rising; a view."""
         return self.indices[self.offsets[region] : self.offsets[region + 1]]
 
-    def means(self, values: np.ndarray) -> np.ndarray:
-        """Mean of `values` (*spatial) over each region, (N,) float64."""
+    def means(self, values: np.ndarray, table: np.ndarray | None = None) -> np.ndarray:
+        """Mean of `values` (*spatial), or of what `table` holds for them, over each region, (N,) float64."""
         if not len(self):
             return np.zeros(0)
         inside = np.asarray(values).reshape(-1)[self.indices]
+        if table is not None:
+            inside = table[inside]
         return np.add.reduceat(inside, self.offsets[:-1], dtype=np.float64) / self.sizes
 
 
@@ -124,14 +127,35 @@ def _pair_codes(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def _connected(coords: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Component 0, 1, ... of each voxel; only voxels with equal codes (> 0) hold together."""
+    """Component 0, 1, ... of each voxel; only voxels with equal codes (> 0) hold together.
+
+    Runs along the last axis are joined instead of voxels: there are fewer, and no array is as large as the box
+    around all of them. Of a CT that takes a third of the time that labelling the box takes.
+    """
     if not codes.size:
         return np.zeros(0, np.int64)
-    inside = tuple(coords - coords.min(axis=1, keepdims=True))
-    volume = np.zeros([axis.max() + 1 for axis in inside], codes.dtype)
-    volume[inside] = codes
-    components, _ = label_components(volume)
-    return components[inside].astype(np.int64) - 1
+    widths = coords.max(axis=1) + 3  # so that what is beside an edge is no voxel of the next row
+    place = np.ravel_multi_index(tuple(coords + 1), tuple(widths))
+    head = np.ones(place.size, bool)
+    head[1:] = (place[1:] != place[:-1] + 1) | (codes[1:] != codes[:-1])
+    first = np.flatnonzero(head)
+    start, stop = place[first], place[np.append(first[1:], place.size) - 1] + 1
+    pairs = [np.zeros((2, 0), np.int64)]
+    for row in _rows_before(widths):
+        low, high = np.searchsorted(stop, start - row), np.searchsorted(start, stop - row, side="right")
+        run = np.repeat(np.arange(first.size), high - low)
+        other = np.arange(run.size) + np.repeat(low - np.cumsum(high - low) + (high - low), high - low)
+        pairs.append(np.stack([run, other])[:, codes[first[run]] == codes[first[other]]])
+    a, b = np.concatenate(pairs, axis=1)
+    _, component = connected_components(coo_array((np.ones(a.size, bool), (a, b)), (first.size,) * 2), directed=False)
+    return _by_first_voxel(component.astype(np.int64))[np.cumsum(head) - 1]
+
+
+def _rows_before(widths: np.ndarray) -> list[int]:
+    """How far behind a voxel the rows lie that touch its row and come before it, in flat indices."""
+    strides = np.cumprod([1, *widths[:0:-1]])[::-1]
+    steps = [np.dot((*step, 0), strides) for step in product((-1, 0, 1), repeat=len(widths) - 1)]
+    return [-int(step) for step in steps if step < 0]
 
 
 def _split(coords: np.ndarray, component: np.ndarray, spacing: np.ndarray, split_mm: float) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,28 @@ class FilterResult:
 
 @dataclass(frozen=True, eq=False)
 class CaseMaps:
-    """One case and track as a filter sees it; maps are (*spatial)."""
+    """One case and track as a filter sees it; maps are (*spatial), and read when a level asks for them."""
 
+    scores: CaseScores
+    track: str
     labels: np.ndarray
-    proposal: np.ndarray
-    score: np.ndarray
-    rejection: np.ndarray
     statistics: TrackStatistics
     spacing: tuple[float, ...]
+
+    @cached_property
+    def proposal(self) -> np.ndarray:
+        """Class indices, uint8."""
+        return self.scores.require(f"{self.track}.proposal")
+
+    @cached_property
+    def score(self) -> np.ndarray:
+        """Stored scores, uint16."""
+        return self.scores.require(f"{self.track}.score")
+
+    @cached_property
+    def rejection(self) -> np.ndarray:
+        """How surely all networks reject the label, uint8."""
+        return self.scores.require(f"{self.track}.rejection")
 
 
 def refilter(store: ProjectStore, folder: Path, request: FilterRequest) -> Iterator[Report]:
@@ -177,7 +192,7 @@ class _RegionModel:
         out = np.zeros(maps.labels.size, np.uint8)
         found = self._candidates(maps)
         if len(found):
-            scores, rejected = self._scores(found, maps), found.means(lk.rejection_table()[maps.score])
+            scores, rejected = self._scores(found, maps), found.means(maps.score, lk.rejection_table())
             concerned = _concerned(found)
             values = np.zeros(len(found))
             for k, fit in enumerate(self.fits):
@@ -234,10 +249,8 @@ def _maps(
     """Labels as they are now, and what the run left; None where the case has no labels of the track."""
     if track.name not in case.labels:
         return None
-    scores = CaseScores(folder, case.id)
-    proposal, score, rejection = (scores.require(f"{track.name}.{n}") for n in ("proposal", "score", "rejection"))
     labels = labels_of(store, case)[track.name]
-    return CaseMaps(labels, proposal, score, rejection, statistics[track.name], case.geometry.spacing)
+    return CaseMaps(CaseScores(folder, case.id), track.name, labels, statistics[track.name], case.geometry.spacing)
 
 
 def _regions(

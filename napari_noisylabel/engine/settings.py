@@ -30,6 +30,7 @@ class EngineSettings(BaseModel):
     ema: float = Field(0.99, ge=0, lt=1, description="Decay of the averaged weights; 0 keeps none")
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field("auto", description="Number format")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores but one")
+    gives_way: bool = Field(True, description="On few cores, wait between steps while somebody works in the window")
 
     @field_validator("patch", mode="before")
     @classmethod
@@ -59,5 +60,9 @@ def check_engine(values: Mapping[str, Any]) -> EngineSettings:
 
 def default_threads() -> int:
     """All cores but one, at least one: the window keeps a core for itself."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
-    return max(1, cores - 1)
+    return max(1, cores() - 1)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from napari_noisylabel.engine.courtesy import SIGN_EVERY_S, sign_file
 from napari_noisylabel.engine.journal import JournalReader, cut_back, journal_file, stop_file
 from napari_noisylabel.records import Report
 
@@ -32,7 +33,7 @@ class Watch:
     def __init__(self, project: Path, run_id: str, task: str = "train", *, attach: bool = False) -> None:
         self.run_id, self.task = run_id, task
         self._folder = project / "runs" / run_id
-        self._stop_asked = 0.0
+        self._stop_asked = self._signed = 0.0
         self._ended = False
         self._process: psutil.Process | psutil.Popen
         if attach:
@@ -94,6 +95,13 @@ class Watch:
                 time.sleep(POLL_S)
         if isinstance(self._process, psutil.Popen):
             self._process.wait()
+
+    def person_at_work(self) -> None:
+        """Tell a training that somebody works in the window, so that it gives way. Quick, to be called often."""
+        if self.task == "train" and time.monotonic() - self._signed >= SIGN_EVERY_S:
+            self._signed = time.monotonic()
+            with suppress(OSError):  # a courtesy, no need
+                sign_file(self._folder).touch()
 
     def stop(self) -> None:
         """Ask the worker to stop; `poll` sees to it that it does."""

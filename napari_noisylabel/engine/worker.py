@@ -2,8 +2,8 @@
 
     python -m napari_noisylabel.engine.worker PROJECT RUN --task train|filter
 
-`runs/<id>/events.jsonl` (`filter.jsonl` when filtering) is the only channel out, a file `stop`
-beside it the only one in. Runs at low priority, so that the window keeps its core.
+`runs/<id>/events.jsonl` (`filter.jsonl` when filtering) is the only channel out, the files `stop` and
+`in-use` beside it are the only ones in. Runs at low priority, so that the window keeps its core.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from napari_noisylabel.engine.courtesy import Courtesy
 from napari_noisylabel.engine.filter import FilterRequest, refilter
 from napari_noisylabel.engine.journal import Journal, cut_back, stop_file
 from napari_noisylabel.engine.source import iterate_cases
@@ -43,15 +44,23 @@ def main(arguments: list[str] | None = None) -> int:
     if options.task == "train":
         cut_back(folder)
     journal = Journal(folder, options.task)
-    return _drain(task(options.project, spec, folder), journal, spec, lambda: stop_file(folder, options.task).exists())
+    stop = stop_file(folder, options.task).exists
+    give_way = Courtesy(folder, stop).wait if options.task == "train" else lambda: None
+    return _drain(task(options.project, spec, folder), journal, spec, stop, give_way)
 
 
-def _drain(reports: Iterator[Report], journal: Journal, spec: RunSpec, asked_to_stop: Callable[[], bool]) -> int:
-    """Write every report until the work ends, fails or is to stop."""
+def _drain(
+    reports: Iterator[Report], journal: Journal, spec: RunSpec, asked_to_stop: Callable[[], bool],
+    give_way: Callable[[], None],
+) -> int:  # fmt: skip
+    """Write every report until the work ends, fails or is to stop; between two reports the person comes first."""
     try:
         for report in reports:
             journal.write(report)
-            if asked_to_stop() and report.kind != "done":
+            if report.kind == "done":
+                continue
+            give_way()
+            if asked_to_stop():
                 journal.write(Report(spec.run, "stopped", message="stopped; it can be resumed"))
                 return 130
     except NoisyLabelError as error:

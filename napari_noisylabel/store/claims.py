@@ -120,14 +120,14 @@ def _give_back(connection: sqlite3.Connection, event: Event) -> None:
         f"SELECT id, first, last FROM regions WHERE {WAITING} AND id NOT IN (SELECT region FROM taken WHERE event = ?)",
         (event.case, event.track, *UNDECIDED, event.number),
     ).fetchall()
-    taken = connection.execute("SELECT region, first, last FROM taken WHERE event = ?", (event.number,)).fetchall()
-    for region_id, first, last in taken:
+    taken = "SELECT region, first, last FROM taken WHERE event = ?"
+    for region_id, first, last in connection.execute(taken, (event.number,)).fetchall() if others else ():
         near = [other for other, start, end in others if start <= last and end >= first]
         if near and _is_taken_over(connection, event.number, region_id, near):
             connection.execute("DELETE FROM taken WHERE event = ? AND region = ?", (event.number, region_id))
-    columns = CHANGING.split(", ")
+    changed = ["state"] if event.verdict == Verdict.VERIFIED else CHANGING.split(", ")  # see _end_all
     connection.execute(
-        f"UPDATE regions SET {', '.join(f'{c} = taken.{c}' for c in columns)} FROM taken "
+        f"UPDATE regions SET {', '.join(f'{c} = taken.{c}' for c in changed)} FROM taken "
         "WHERE taken.region = regions.id AND taken.event = ?",
         (event.number,),
     )

@@ -103,6 +103,8 @@ class NoisyLabelDock(QWidget):
         self._stop_affinity()
         self.viewer.cursor.events.position.disconnect(self._show_position)
         self.viewer.dims.events.current_step.disconnect(self._show_position)
+        for events in self._person_events():
+            events.disconnect(self._person_at_work)
         self._follow_session(False)
         for panel in (*self.panels.values(), self.footer):
             panel.close()
@@ -188,6 +190,8 @@ class NoisyLabelDock(QWidget):
         self.review.stroke_undone.connect(self._undo_stroke)
         self.viewer.cursor.events.position.connect(self._show_position)
         self.viewer.dims.events.current_step.connect(self._show_position)
+        for events in self._person_events():
+            events.connect(self._person_at_work)
         self._follow_session(True)
         self._timer.start()
 
@@ -233,6 +237,7 @@ class NoisyLabelDock(QWidget):
     def _changed(self) -> None:
         if not self._shut:
             self._settle.start()  # several changes of one decision are one look
+            self._person_at_work()
 
     def _decided(self) -> None:
         if not self._shut and not self._session.draft:  # napari draws strokes itself, and can take them back
@@ -365,6 +370,16 @@ class NoisyLabelDock(QWidget):
                 self.workbench.poll()
         finally:
             self._polling = False
+
+    def _person_events(self) -> tuple[Any, ...]:
+        """What napari tells of when a person steps, turns, zooms, pans, paints or moves over the picture."""
+        viewer = self.viewer
+        return viewer.dims.events.current_step, viewer.cursor.events.position, viewer.scene.camera.events
+
+    def _person_at_work(self, _: Any = None) -> None:
+        watch = self.workbench.watch
+        if watch is not None and self._session.is_training:
+            watch.person_at_work()
 
     def _leave_worker(self) -> None:
         watch = self.workbench.watch

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from napari_noisylabel.arrays import components
+from napari_noisylabel.arrays import regions as regions_module
+from napari_noisylabel.arrays.components import label_components
 from napari_noisylabel.arrays.regions import find_regions
 from napari_noisylabel.errors import BadLabels, BadSetting, ShapeMismatch
 
@@ -163,13 +164,23 @@ def assert_same(a, b):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
-def test_neither_the_library_nor_the_memory_layout_changes_the_regions(monkeypatch):
+def test_the_memory_layout_does_not_change_the_regions():
     maps = noisy_maps()
-    fast = find_regions(*maps, SPACING)
+    assert_same(find_regions(*maps, SPACING), find_regions(*map(np.asfortranarray, maps), SPACING))
 
-    assert_same(fast, find_regions(*map(np.asfortranarray, maps), SPACING))
-    monkeypatch.setattr(components, "cc3d", None)
-    assert_same(fast, find_regions(*maps, SPACING))
+
+@pytest.mark.parametrize("shape", [(9, 14), (5, 8, 11), (3, 1, 9), (1, 7)])
+@pytest.mark.parametrize("density", [0.1, 0.4, 0.8, 1.0])
+def test_voxels_hold_together_as_they_do_in_the_box_around_them(shape, density):
+    rng = np.random.default_rng(int(100 * density))
+    volume = (rng.integers(1, 4, shape) * (rng.random(shape) < density)).astype(np.uint16)
+    inside = np.nonzero(volume)
+
+    joined = regions_module._connected(np.stack(inside), volume[inside])
+
+    expected, n = label_components(volume)
+    np.testing.assert_array_equal(joined, expected[inside].astype(np.int64) - 1)
+    assert len(np.unique(joined)) == n
 
 
 def test_regions_come_in_the_order_of_their_first_voxels():
@@ -187,6 +198,8 @@ def test_the_mean_over_a_region_is_that_of_its_voxels():
     means = regions.means(likelihood)
 
     assert means[5] == pytest.approx(likelihood.flat[regions.voxels(5)].mean())
+    steps, table = np.round(9 * likelihood).astype(np.uint8), np.arange(10) ** 2
+    np.testing.assert_array_equal(regions.means(steps, table), regions.means(table[steps]))
     assert len(means) == len(regions)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from PIL import Image
 
 from napari_noisylabel.arrays.phantom import phantom
+from napari_noisylabel.engine.courtesy import Courtesy
 from napari_noisylabel.engine.journal import Journal, JournalReader, cut_back, from_line, journal_file, to_line
 from napari_noisylabel.engine.source import iterate_cases
 from napari_noisylabel.engine.spec import RunSpec, read_spec, write_spec
 from napari_noisylabel.engine.train import train
 from napari_noisylabel.engine.watch import Watch, last_report, worker_is_alive
+from napari_noisylabel.engine.worker import main
 from napari_noisylabel.inner import Note, to_json
 from napari_noisylabel.io.cases import make_cases, make_tracks
 from napari_noisylabel.io.checks import check_cases
@@ -81,6 +84,27 @@ def test_a_worker_that_is_stopped_and_then_killed_comes_to_the_same_end(project,
     whole = list(train(settled, iterate_cases(project, 0), project.tracks, tmp_path / "whole"))
     assert losses(JournalReader(journal_file(folder, "train")).read()) == losses(map(from_line, map(to_line, whole)))
     assert same(checkpoints(folder), checkpoints(tmp_path / "whole"))
+
+
+@pytest.mark.usefixtures("trial_methods", "every_step")
+def test_a_worker_gives_way_to_the_person_and_comes_to_the_same_end(project, monkeypatch):
+    monkeypatch.setattr("napari_noisylabel.engine.worker.os.nice", lambda _: 0)  # this process shall stay as it is
+    monkeypatch.setattr("napari_noisylabel.engine.courtesy.cores", lambda: 2)
+    monkeypatch.setattr("napari_noisylabel.engine.courtesy.PATIENCE_S", 0.2)
+    ends = {}
+    for name, busy in (("left alone", False), ("in use", True)):
+        spec = add_run(project, make_spec("trial-parameters", epochs=2, steps=2))
+        folder, signs = project.run_folder(spec.run), count()
+        if busy:  # somebody works without a pause: each look finds another sign
+            monkeypatch.setattr(Courtesy, "_sign", lambda _, signs=signs: next(signs))
+        began = time.monotonic()
+        code = main([str(project.folder), spec.run])
+        assert code == 0, last_report(folder)
+        reports = JournalReader(journal_file(folder, "train")).read()
+        ends[name] = losses(reports), checkpoints(folder), time.monotonic() - began, len(reports)
+    alone, beside = ends.values()
+    assert alone[0] == beside[0] and same(alone[1], beside[1])
+    assert beside[2] > 0.2 * (beside[3] - 1)
 
 
 def test_a_worker_that_cannot_work_says_why(project):

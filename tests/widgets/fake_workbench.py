@@ -110,6 +110,9 @@ class FakeWatch:
 
     stop_now = stop
 
+    def person_at_work(self):
+        self.asked.append("give way")
+
 
 class FakeWorkbench:
     """The interface of the workbench, on phantoms kept in memory. `calls` lists what was asked."""

@@ -57,6 +57,29 @@ def test_one_key_decides_and_opens_the_case_of_the_next_region(qtbot, viewer, do
     assert dock.footer.counters.text().startswith("1 seen")
 
 
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda viewer: viewer.dims.set_current_step(0, 3),
+        lambda viewer: setattr(viewer.scene.camera, "zoom", 2.5),
+        lambda viewer: setattr(viewer.cursor, "position", (3.0, 20.0, 11.0)),
+        lambda viewer: press(viewer, "A"),
+    ],
+    ids=["step", "zoom", "move", "decide"],
+)
+def test_a_training_hears_of_the_person_at_work_and_only_while_it_runs(viewer, dock, work):
+    watch = dock.workbench.retrain()
+    session = dock.workbench.session
+    session.progress = Report("run-002", "done")
+    viewer.dims.set_current_step(0, 9)
+    assert watch.asked == []
+
+    session.progress = Report("run-002", "step", done=1, total=9)
+    work(viewer)
+
+    assert set(watch.asked) == {"give way"}
+
+
 def test_strokes_go_to_the_journal_at_the_end_of_each(qtbot, viewer, dock):
     press(viewer, "D")
     layer = dock.layers.corrected
