@@ -5,17 +5,25 @@
 | name | what goes wrong |
 |---|---|
 | markov | the contour grows or shrinks by a random front (Yao et al., ICLR 2023), one direction per case |
+| one-sided | the same, but all cases and classes grow, or all shrink |
 | boundary | each object is dilated or eroded, and its contour waves |
+| dilation-erosion | a case is dilated or eroded by one radius per class, without raggedness |
+| ellipse | each object is redrawn as an ellipse |
+| under-over | all classes of a slice or case too small, or too large, by steps relative to their size |
 | missing | whole objects, or a piece of an object, are not drawn |
 | false-object | each object has a false companion in the background near it |
 | class-swap | objects or pieces carry the name of another class |
 | shift | the whole label map has moved |
+| symmetric, asymmetric | single voxels carry the name of another class |
+| instance | places that look difficult carry the name of a class that depends on their look: needs the image |
 | mixed | every class of a case draws one of markov, boundary, missing, false-object |
 
 Severity 0 changes nothing; a severity s aims at a mean Dice of 1 - 0.4 s between spoiled and true labels,
-whatever the size of the objects. The loss of Dice varies from class to class by half of that, up and
-down (`spread`). Classes are spoiled one by one and painted in class order. Measured mean Dice (over
-cases, then classes) on the training labels of three data sets, ACDC slice by slice:
+whatever the size of the objects; for symmetric and asymmetric it is the share of wrong voxels, 0.4 s, and
+the Dice is what comes of it. The loss of Dice varies from class to class by half of that, up and down
+(`spread`). Classes are spoiled one by one and painted in class order. `as-published-NAME` has the parameters
+of a paper and no severity (`PUBLISHED`). Measured mean Dice (over cases, then classes) on the training labels
+of three data sets, ACDC slice by slice; one-sided while it grows:
 
 | severity | hippocampus .25 .50 .75 | ACDC .25 .50 .75 | BU-BIL cells .25 .50 .75 |
 |---|---|---|---|
@@ -25,10 +33,17 @@ cases, then classes) on the training labels of three data sets, ACDC slice by sl
 | false-object | 0.90 0.80 0.71 | 0.91 0.81 0.71 | 0.90 0.81 0.70 |
 | class-swap | 0.90 0.79 0.69 | 0.90 0.80 0.71 | one class |
 | shift | 0.91 0.79 0.70 | 0.90 0.80 0.70 | 0.90 0.80 0.70 |
+| one-sided | 0.91 0.82 0.71 | 0.87 0.76 0.59 | 0.90 0.80 0.70 |
+| dilation-erosion | 0.90 0.80 0.69 | 0.89 0.76 0.63 | 0.90 0.80 0.71 |
+| ellipse | 0.90 0.80 0.69 | 0.90 0.79 0.69 | 0.90 0.80 0.71 |
+| under-over | 0.89 0.80 0.70 | 0.92 0.81 0.69 | 0.89 0.80 0.70 |
+| instance | 0.89 0.81 0.72 | 0.86 0.78 0.67 | 0.86 0.77 0.68 |
+| symmetric, asymmetric | 0.48 0.29 0.20 | 0.39 0.23 0.15 | 0.71 0.52 0.39 |
 | mixed | 0.89 0.80 0.70 | 0.90 0.78 0.67 | 0.90 0.80 0.70 |
 
 Where Dice stays lower, a growing structure covers a thin neighbour: the myocardium of ACDC (0.55 for
-markov at 0.75). A shift is by whole voxels, so at 0.25 every third hippocampus stays where it is.
+markov and 0.42 for one-sided growth at 0.75). A shift is by whole voxels, so at 0.25 every third hippocampus
+stays where it is.
 
 "boundary" and "missing" stand for the two kinds of error that Dong et al., "Deep self-cleansing for
 medical image segmentation with noisy labels", Medical Physics 2025, name; they are not its simulators.
@@ -43,52 +58,47 @@ from typing import Any
 import numpy as np
 
 from napari_noisylabel.arrays.markov import markov
-from napari_noisylabel.arrays.noise_models import BY_CLASS, Case, ClassJob, Grid, shift, swap
-from napari_noisylabel.errors import BadLabels, BadSetting, ShapeMismatch, UnknownName
+from napari_noisylabel.arrays.noise_case import Case, ClassJob, Grid
+from napari_noisylabel.arrays.noise_models import AT_ONCE, BY_CLASS, FLIPS, TO_OTHER_CLASSES, WITH_IMAGE
+from napari_noisylabel.arrays.noise_published import PREFIX, PUBLISHED
+from napari_noisylabel.arrays.noise_settings import CHOICES, NOISES, RANGES, asked_for, check_name
+from napari_noisylabel.errors import BadLabels, BadSetting, ShapeMismatch
 
-Number = int | float | np.integer | np.floating
-
-__all__ = ["NOISES", "RANGES", "Corrupted", "corrupt", "markov"]
-
-NOISES: Mapping[str, Mapping[str, Any]] = {
-    "markov": {"theta1": None, "theta2": 0.05, "theta3": 0.0, "steps": None, "spread": 0.0},
-    "boundary": {"grow": 0.5, "roughness": 0.75, "wave": 0.5, "spread": 0.5},
-    "missing": {"ball": 0.5, "spread": 0.5},
-    "false-object": {"spread": 0.5},
-    "class-swap": {"ball": 0.5, "spread": 0.5},
-    "shift": {"spread": 0.5},
-    "mixed": {"kinds": ("markov", "boundary", "missing", "false-object")},
-}
-"""The noise models with their parameters and defaults; `RANGES` says what they may be."""
-
-RANGES: Mapping[str, tuple[float, float]] = {
-    "theta1": (0, 1),  # preference for growth; None: 0.8 or 0.2, the expansion and shrinkage of the paper
-    "theta2": (0.001, 1),  # share of the ring that a step flips
-    "theta3": (0, 1),  # share of all voxels flipped at the end; the paper has 0.2 in 2-D, 0 in 3-D
-    "steps": (0, 10000),  # T; None: by the object's size
-    "grow": (0, 1),  # probability that an object is dilated
-    "roughness": (0, 10),  # standard deviation of the wave, relative to the dilation
-    "wave": (0.01, 10),  # length of the wave, in radii of the object
-    "ball": (0, 1),  # probability that a piece is bitten off by a ball, not cut off by a plane
-    "spread": (0, 1),  # the loss of Dice varies from class to class by this share, up and down
-}
+__all__ = [
+    "CHOICES",
+    "NOISES",
+    "PREFIX",
+    "PUBLISHED",
+    "RANGES",
+    "Corrupted",
+    "check_name",
+    "corrupt",
+    "markov",
+    "needs_all_classes",
+    "needs_image",
+]
 
 
 @dataclass(frozen=True, eq=False)
 class Corrupted:
-    """Spoiled labels, like those that came in, and how they were made (values fit for JSON)."""
+    """Spoiled labels, like those that came in, and how they were made (values fit for JSON).
+
+    `errors` is (*spatial) bool: where they differ from the labels that came in.
+    """
 
     labels: np.ndarray
+    errors: np.ndarray
     parameters: dict[str, Any]
 
 
 def corrupt(
     labels: np.ndarray,
     name: str,
-    severity: float,
+    severity: float | None,
     rng: np.random.Generator,
     spacing: Sequence[float] | None = None,
     *,
+    image: np.ndarray | None = None,
     per_slice: bool | None = None,
     classes: Sequence[int] | None = None,
     ignore: int | None = None,
@@ -99,15 +109,20 @@ def corrupt(
     Parameters
     ----------
     labels : (*spatial) integer, 2-D or 3-D, 0 = background. Not changed.
-    name : a noise model, see `NOISES`.
+    name : a noise model, see `NOISES`, or one with the parameters of its paper, see `PUBLISHED`.
     severity : in [0, 1]. 0 changes nothing; s aims at a mean Dice of 1 - 0.4 s, whatever the size
-        of the objects. A case without any labelled voxel stays as it is.
+        of the objects; single flips make 0.4 s of the voxels wrong. A case without any labelled voxel
+        stays as it is, unless single voxels of the background are flipped. None, and only None, for a
+        published setting.
     spacing : mm per voxel, in array order; 1 where it is not known.
+    image : (C, *spatial), for models that look at it (`needs_image`).
     per_slice : spoil each slice on its own, across the axis of the largest spacing (the first
-        of equals). By default so where spacings differ by a factor of 3 or more.
-    classes : all classes of the track. Only class-swap needs them, for a case that lacks some.
+        of equals). By default so where spacings differ by a factor of 3 or more, and where the
+        published process is one of pictures.
+    classes : all classes of the track, for models that give voxels to other classes
+        (`needs_all_classes`) and a case that lacks some.
     ignore : value of voxels without annotation; they keep it.
-    parameters : of this noise model, see `NOISES` and `RANGES`.
+    parameters : of this noise model, see `NOISES`, `RANGES` and `CHOICES`.
 
     Returns
     -------
@@ -117,86 +132,80 @@ def corrupt(
     Raises
     ------
     UnknownName : no such noise model.
-    BadSetting : severity or a parameter out of range or unknown; class-swap with a single class.
-    BadLabels, ShapeMismatch : labels that are no label map, spacing of another length.
+    BadSetting : severity or a parameter out of range or unknown; class-swap with a single class; a
+        model that looks at the image, without one.
+    BadLabels, ShapeMismatch : labels that are no label map, spacing or image of another shape.
     """
-    settings = _settings(name, parameters)
-    _check(labels, severity, spacing, rng)
-    grid = Grid.of(labels.shape, spacing, per_slice)
+    check_name(name)
+    asked = asked_for(name, severity, parameters)
+    _check(labels, spacing, rng)
+    _check_image(labels, name, image)
+    slices = asked.slices if per_slice is None else per_slice
+    grid = Grid.of(labels.shape, spacing, slices)
     present = [int(c) for c in np.unique(labels) if c != 0 and c != ignore]
-    record = {"noise": name, "severity": float(severity), "per_slice": grid.axis is not None, **settings}
-    if severity == 0 or not present:
-        return Corrupted(labels.copy(), record)
+    known = sorted({0, *present, *(int(c) for c in classes or ())} - {ignore})
+    record = {"noise": name, "severity": asked.severity, "per_slice": grid.axis is not None, **asked.settings}
+    if asked.note:
+        record["note"] = asked.note
+    if asked.changes_nothing or not (present or asked.model in FLIPS):
+        return Corrupted(labels.copy(), np.zeros(labels.shape, bool), record)
     fixed = np.zeros(labels.shape, bool) if ignore is None else labels == ignore
-    case = Case(name, labels, fixed, present, float(severity), settings, grid, rng)
-    if name == "class-swap":
-        out, details = swap(case, sorted({*present, *(int(c) for c in classes or ())} - {0, ignore}))
-    else:
-        out, details = (shift if name == "shift" else _class_by_class)(case)
+    case = Case(asked.model, labels, fixed, present, known, image, asked.severity or 0.0, asked.settings, grid, rng)
+    out, details = AT_ONCE[asked.model](case) if asked.model in AT_ONCE else _class_by_class(case)
     out[fixed] = labels[fixed]
-    return Corrupted(out, record | details)
+    return Corrupted(out, out != labels, record | details)
+
+
+def needs_image(name: str) -> bool:
+    """Whether a noise model looks at the image."""
+    return _model(name) in WITH_IMAGE
+
+
+def needs_all_classes(name: str) -> bool:
+    """Whether a noise model gives voxels to classes that a case may lack."""
+    return _model(name) in TO_OTHER_CLASSES
+
+
+def _model(name: str) -> str:
+    return PUBLISHED[name].model if name in PUBLISHED else name
 
 
 def _class_by_class(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
     """Spoil the classes from last to first: the last is painted on top, so each knows what covers it."""
-    theta1 = 0.8 if case.rng.random() < 0.5 else 0.2  # S_E and S_S of the paper
+    coin = float(case.rng.random())  # one direction per case
     out, covered, details = np.zeros_like(case.labels), case.fixed.copy(), {}
     for c in reversed(case.present):
         kind, settings = case.name, case.settings
         if kind == "mixed":
             kind = str(case.rng.choice(settings["kinds"]))
             settings = NOISES[kind]
-        if kind == "markov" and settings["theta1"] is None:
-            settings = {**settings, "theta1": theta1}
+        settings = _directed(kind, settings, coin)
         dice = case.dice(settings)
         job = ClassJob(case.labels == c, covered, case.labels == 0, dice, settings, case.grid, case.rng)
         spoiled, extra = BY_CLASS[kind](job)
         spoiled &= ~covered
         out[spoiled] = c
         covered |= spoiled
-        details[str(c)] = {"noise": kind, "dice_aimed": round(dice, 4), **extra}
+        aimed = {"dice_aimed": round(dice, 4)} if case.severity else {}
+        details[str(c)] = {"noise": kind, **aimed, **extra}
     return out, {"classes": dict(reversed(details.items()))}
+
+
+def _directed(kind: str, settings: Mapping[str, Any], coin: float) -> Mapping[str, Any]:
+    """The settings of a model with the direction that one coin per case decides."""
+    if kind == "one-sided":
+        return {**settings, "theta1": 0.8 if settings["direction"] == "grow" else 0.2, "steps": None}
+    if kind == "markov" and settings["theta1"] is None:
+        return {**settings, "theta1": 0.8 if coin < 0.5 else 0.2}  # S_E and S_S of the paper
+    if kind == "dilation-erosion":
+        return {**settings, "grows": coin < settings["grow"]}
+    return settings
 
 
 # ---------------------------------------------------------------- what may be asked for
 
 
-def _settings(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults of a noise model with `parameters` in their place, or an error that says what there is."""
-    if name not in NOISES:
-        raise UnknownName(f"there is no noise model {name!r}. Choose one of: {', '.join(NOISES)}.")
-    unknown = [key for key in parameters if key not in NOISES[name]]
-    if unknown:
-        raise BadSetting(
-            f"noise model {name} has no parameter {unknown[0]!r}. It has: {', '.join(NOISES[name])}."
-        )
-    settings = {**NOISES[name], **{key: _value(name, key, value) for key, value in parameters.items()}}
-    if settings.get("theta3") and settings["steps"] is None:
-        raise BadSetting("theta3 belongs to the process as published: set steps too, or leave theta3 at 0.")
-    return settings
-
-
-def _value(name: str, key: str, value: Any) -> Any:
-    if key == "kinds":
-        kinds = tuple(value.split(",")) if isinstance(value, str) else value
-        if not isinstance(kinds, list | tuple) or not kinds or not set(kinds) <= set(BY_CLASS):
-            raise BadSetting(f"kinds of {name} noise must be some of {', '.join(BY_CLASS)}, got {value!r}.")
-        return tuple(kinds)
-    if value is None and NOISES[name][key] is None:
-        return None
-    low, high = RANGES[key]
-    if not isinstance(value, Number) or isinstance(value, bool) or not low <= value <= high:
-        raise BadSetting(f"{key} of {name} noise must be a number in [{low}, {high}], got {value!r}.")
-    if key == "steps" and value != int(value):
-        raise BadSetting(f"steps of {name} noise must be a whole number, got {value!r}.")
-    return int(value) if key == "steps" else float(value)
-
-
-def _check(
-    labels: np.ndarray, severity: float, spacing: Sequence[float] | None, rng: np.random.Generator
-) -> None:
-    if not isinstance(severity, Number) or not 0 <= severity <= 1:
-        raise BadSetting(f"severity must be a number in [0, 1], got {severity!r}.")
+def _check(labels: np.ndarray, spacing: Sequence[float] | None, rng: np.random.Generator) -> None:
     if not isinstance(rng, np.random.Generator):
         raise BadSetting(f"rng must be a numpy Generator, got {type(rng).__name__}. Make one from a seed.")
     if labels.dtype.kind not in "bui" or labels.ndim not in (2, 3):
@@ -208,4 +217,16 @@ def _check(
         raise ShapeMismatch(
             f"spacing must have one positive value per axis, got {tuple(spacing)} "
             f"for labels of shape {labels.shape}. Hand it over in array order."
+        )
+
+
+def _check_image(labels: np.ndarray, name: str, image: np.ndarray | None) -> None:
+    if not needs_image(name):
+        return
+    if image is None:
+        raise BadSetting(f"{name} noise looks at the images, and none was given. Give their folder with --images DIR.")
+    if image.ndim != labels.ndim + 1 or image.shape[1:] != labels.shape:
+        raise ShapeMismatch(
+            f"image and labels differ in shape: image {image.shape}, labels {labels.shape}. "
+            "Hand the image over as (channels, *labels.shape)."
         )

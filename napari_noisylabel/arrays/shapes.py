@@ -57,9 +57,7 @@ def piece(
     return _nearest(mask, at, mm @ rng.standard_normal(mask.ndim), voxels)
 
 
-def ellipsoid(
-    room: np.ndarray, voxels: int, spacing: Sequence[float], rng: np.random.Generator
-) -> np.ndarray:
+def ellipsoid(room: np.ndarray, voxels: int, spacing: Sequence[float], rng: np.random.Generator) -> np.ndarray:
     """An ellipsoid of `voxels` voxels somewhere in `room`.
 
     Parameters
@@ -82,6 +80,31 @@ def ellipsoid(
     stretch = np.asarray(spacing) * rng.uniform(0.8, 1.25, room.ndim)
     at = np.argwhere(room)
     return _nearest(room, at, np.linalg.norm((at - center) * stretch, axis=1), voxels)
+
+
+def same_moments(mask: np.ndarray, spacing: Sequence[float], stretch: float = 1.0) -> np.ndarray:
+    """The ellipse (2-D) or ellipsoid (3-D) with the centroid and the second moments of `mask`.
+
+    Parameters
+    ----------
+    mask : (*spatial) bool, not empty; its array should leave some room around it.
+    spacing : mm per voxel, in array order.
+    stretch : its longest axis is that much longer, and the others so much shorter that it is as large.
+
+    Returns
+    -------
+    (*spatial) bool, cut off at the border of the array. A voxel counts as a box, so the ellipse of one
+    voxel is that voxel.
+    """
+    at = np.argwhere(mask) * np.asarray(spacing, dtype=np.float64)
+    center = at.mean(axis=0)
+    covariance = (at - center).T @ (at - center) / len(at) + np.diag(np.square(spacing) / 12)
+    variances, axes = np.linalg.eigh(covariance)  # ascending: the longest axis is the last
+    factor = np.full(mask.ndim, stretch ** (-1 / (mask.ndim - 1)))
+    factor[-1] = stretch
+    grid = np.moveaxis(np.indices(mask.shape), 0, -1) * np.asarray(spacing) - center
+    length = ((grid @ axes) ** 2 / (variances * factor**2)).sum(axis=-1)
+    return length <= mask.ndim + 2  # a solid ellipsoid has the variance a^2 / (ndim + 2) along its half-axis a
 
 
 def _nearest(like: np.ndarray, at: np.ndarray, order: np.ndarray, voxels: int) -> np.ndarray:

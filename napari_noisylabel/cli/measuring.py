@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import typer
 
 from napari_noisylabel import study
-from napari_noisylabel.arrays.noise import NOISES
+from napari_noisylabel.arrays.noise import NOISES, PREFIX, PUBLISHED
 from napari_noisylabel.cli.app import app
 from napari_noisylabel.cli.output import Bar, say, say_json, say_table, some
 from napari_noisylabel.cli.values import JSON, PROJECT, RUN, SET, TRACK, key_values, plain_value, reading
@@ -70,13 +71,24 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-@app.command()
+def _noise_names() -> str:
+    """The noise models for `corrupt --help`, in lines that no hyphen breaks."""
+    published = [name.removeprefix(PREFIX) for name in PUBLISHED]
+    texts = (
+        f"Noise models: {', '.join(NOISES)}.",
+        f"With the parameters of a paper, without --severity, {PREFIX}NAME: {', '.join(published)}.",
+    )
+    return "\n\n".join("\b\n" + fill(text, width=76, break_on_hyphens=False) for text in texts)
+
+
+@app.command(epilog=_noise_names())
 def corrupt(
     labels: Path = typer.Argument(..., help="Folder of the labels", show_default=False),
     out: Path = typer.Argument(..., help="Folder to write to, absent or empty", show_default=False),
-    noise: str = typer.Option(..., "--noise", metavar="NAME", help=", ".join(NOISES), show_default=False),
-    severity: float = typer.Option(0.5, "--severity", metavar="S", help="0 to 1; 0.5: mean Dice near 0.80"),
+    noise: str = typer.Option(..., "--noise", metavar="NAME", help="A noise model, see below", show_default=False),
+    severity: float = typer.Option(None, "--severity", metavar="S", help="0 to 1; by default 0.5: mean Dice near 0.80"),
     share: float = typer.Option(1.0, "--share", metavar="P", help="Share of the cases that is spoiled"),
+    images: Path = typer.Option(None, "--images", metavar="DIR", help="Folder of the images, for instance noise"),
     split: Path = typer.Option(None, "--split", metavar="FILE", help="Its val and test cases stay as they are"),
     seed: int = typer.Option(0, "--seed", metavar="S", help="Same seed, same errors"),
     settings: list[str] = SET,
@@ -89,8 +101,9 @@ def corrupt(
     chosen = {key: plain_value(value) for key, value in key_values(settings, "--set").items()}
     with Bar("spoiling") as bar:
         made = study.corrupt_folder(
-            labels, out, noise, severity=severity, share=share, split=split, seed=seed, settings=chosen, progress=bar
-        )
+            labels, out, noise, severity=severity, share=share, images=images, split=split, seed=seed,
+            settings=chosen, progress=bar,
+        )  # fmt: skip
     files = some(made.n_cases, "label file")
     say(f"{files} in {made.labels}, {len(made.spoiled)} of them spoiled; true errors: {made.errors}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,20 @@ from typing import Any
 import numpy as np
 
 from napari_noisylabel.arrays.metrics import dice
-from napari_noisylabel.arrays.noise import NOISES, corrupt
-from napari_noisylabel.errors import BadSetting, ExportRefused, NoPairs, UnknownName
+from napari_noisylabel.arrays.noise import NOISES, PUBLISHED, check_name, corrupt, needs_all_classes, needs_image
+from napari_noisylabel.errors import BadSetting, ExportRefused, NoPairs
+from napari_noisylabel.io.checks import check_grid, check_image
 from napari_noisylabel.io.files import list_folder
 from napari_noisylabel.io.format import Volume
+from napari_noisylabel.io.pairing import find_cases
 from napari_noisylabel.io.tables import read_split
 from napari_noisylabel.io.values import values_in
-from napari_noisylabel.io.volumes import case_id, is_known, read_labels, write_labels, write_like
+from napari_noisylabel.io.volumes import case_id, is_known, read_image, read_labels, write_labels, write_like
 from napari_noisylabel.store.files import disk_errors, write_json
 
 NOISE_FILE = "noise.json"
 FOLDER_SETTINGS = ("ignore", "per_slice")
+DEFAULT_SEVERITY = 0.5
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ def corrupt_folder(
     out: Path | str,
     noise: str,
     *,
-    severity: float = 0.5,
+    severity: float | None = None,
     share: float = 1.0,
+    images: Path | str | None = None,
     split: Path | str | None = None,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
@@ -55,8 +59,11 @@ def corrupt_folder(
     out : folder for one label file per source, with its name, format and values; absent or empty.
         `OUT.errors/` gets the true error masks and `noise.json`, parameters per case.
     noise : a noise model, see `arrays.noise`.
-    severity : in [0, 1]; 0.5 aims at a mean Dice of 0.80.
+    severity : in [0, 1]; 0.5, which is the default, aims at a mean Dice of 0.80. With a published setting
+        (`as-published-NAME`) it must be left out.
     share : of the cases that is spoiled, in [0, 1]. The others are written as they are.
+    images : folder of the images, one or more channels per label file; read by noise models that look at
+        the image, and by no other.
     split : JSON file; its `val` and `test` cases are not spoiled and do not count for `share`.
     seed : each case draws from a generator of (seed, case), so neither order nor share changes how
         a case is spoiled.
@@ -65,17 +72,21 @@ def corrupt_folder(
 
     Raises
     ------
-    UnknownName, BadSetting : of the noise model. NoPairs : no label file.
+    UnknownName, BadSetting : of the noise model. NoPairs, UnpairedFiles : no label file, one without image.
+    BadImage, ShapeMismatch, GeometryMismatch : an image without information, or on another grid.
     ExportRefused : `out` holds files. UnreadableFile, BadLabels : a file cannot be used.
     """
     source, out = Path(labels), Path(out)
     errors = out.with_name(f"{out.name}.errors")
     files = _label_files(source)
+    if severity is None and noise not in PUBLISHED:
+        severity = DEFAULT_SEVERITY
     job = _Job(noise, severity, seed, dict(settings or {}))
     job.check()
+    of_case = _image_files(noise, images, source)
     chosen = _choose(sorted(files), share, split, seed)
     _require_free(source, (out, errors))
-    classes = _all_values(files.values()) if noise == "class-swap" else ()
+    classes = _all_values(files.values()) if needs_all_classes(noise) else ()
     asides = (out.with_name(f".{out.name}.partial"), out.with_name(f".{errors.name}.partial"))
     try:
         with disk_errors(out):
@@ -84,7 +95,7 @@ def corrupt_folder(
                 folder.mkdir(parents=True)
         records = {}
         for done, (name, path) in enumerate(sorted(files.items()), 1):
-            records[name] = _spoil(path, name if name in chosen else "", job, classes, *asides)
+            records[name] = _spoil(path, name if name in chosen else "", job, classes, of_case.get(name, ()), *asides)
             if progress is not None:
                 progress(done, len(files))
         write_json(asides[1] / NOISE_FILE, records, nan_as_null=True)
@@ -103,21 +114,25 @@ def corrupt_folder(
 @dataclass(frozen=True)
 class _Job:
     noise: str
-    severity: float
+    severity: float | None
     seed: int
     settings: dict[str, Any]
 
     def check(self) -> None:
         """Refuse what the noise model would refuse, before a file is read."""
-        known = (*NOISES.get(self.noise, ()), *FOLDER_SETTINGS)
+        known = (*self._parameters(), *FOLDER_SETTINGS)
         strange = [key for key in self.settings if key not in known]
-        if self.noise in NOISES and strange:
+        if strange:
             raise BadSetting(f"noise model {self.noise} has no setting {strange[0]!r}. It has: {', '.join(known)}.")
-        if self.noise not in NOISES:
-            raise UnknownName(f"there is no noise model {self.noise!r}. Choose one of: {', '.join(NOISES)}.")
         if self.seed < 0:
             raise BadSetting(f"a seed is 0 or more, got {self.seed}. Give another one.")
-        corrupt(np.zeros((2, 2), np.uint8), self.noise, self.severity, np.random.default_rng(0), **self.settings)
+        labels, image = np.zeros((2, 2), np.uint8), np.zeros((1, 2, 2), np.float32)
+        corrupt(labels, self.noise, self.severity, np.random.default_rng(0), image=image, **self.settings)
+
+    def _parameters(self) -> Iterable[str]:
+        check_name(self.noise)
+        published = PUBLISHED.get(self.noise)
+        return NOISES[published.model if published else self.noise]
 
 
 def _label_files(folder: Path) -> dict[str, Path]:
@@ -125,6 +140,17 @@ def _label_files(folder: Path) -> dict[str, Path]:
     if not files:
         raise NoPairs(f"no label file found in {folder}. Give the folder that holds the labels.")
     return files
+
+
+def _image_files(noise: str, images: Path | str | None, labels: Path) -> dict[str, tuple[Path, ...]]:
+    """The image files of each case, for a noise model that looks at them."""
+    if not needs_image(noise):
+        return {}
+    if images is None:
+        raise BadSetting(
+            f"{noise} noise looks at the images, and none were given. Give their folder with --images DIR."
+        )
+    return {found.id: found.images for found in find_cases(images, {"labels": labels}, unlabelled=True)}
 
 
 def _choose(names: Sequence[str], share: float, split: Path | str | None, seed: int) -> set[str]:
@@ -149,7 +175,9 @@ def _all_values(files: Any) -> tuple[int, ...]:
     return tuple(sorted(set().union(*(values_in(read_labels(path).array) for path in files))))
 
 
-def _spoil(path: Path, name: str, job: _Job, classes: tuple[int, ...], out: Path, errors: Path) -> dict[str, Any]:
+def _spoil(
+    path: Path, name: str, job: _Job, classes: tuple[int, ...], images: Sequence[Path], out: Path, errors: Path
+) -> dict[str, Any]:
     """Write one case spoiled (as it is without a `name`), its error mask, and return its record."""
     volume = read_labels(path)
     true = np.asarray(volume.array)
@@ -157,6 +185,8 @@ def _spoil(path: Path, name: str, job: _Job, classes: tuple[int, ...], out: Path
     if name:
         rng = np.random.default_rng([job.seed, zlib.crc32(name.encode())])
         extra: dict[str, Any] = {"classes": classes} if classes else {}
+        if images:
+            extra["image"] = _image(images, volume, name)
         made = corrupt(true, job.noise, job.severity, rng, _spacing(volume), **extra, **job.settings)
         spoiled, record = made.labels, made.parameters
     write_labels(path, spoiled, out / path.name)
@@ -175,3 +205,14 @@ def _spoil(path: Path, name: str, job: _Job, classes: tuple[int, ...], out: Path
 
 def _spacing(volume: Volume) -> tuple[float, ...]:
     return tuple(volume.geometry.spacing)
+
+
+def _image(paths: Sequence[Path], labels: Volume, case: str) -> np.ndarray:
+    """All channels of a case, (C, *spatial) float32, on the grid of its labels."""
+    channels = []
+    for path in paths:
+        volume = read_image(path)
+        check_image(volume.array, path)
+        check_grid(labels.geometry, volume.geometry, "labels", path, case)
+        channels.append(np.asarray(volume.array, dtype=np.float32))
+    return np.concatenate(channels)

@@ -7,10 +7,18 @@ import json
 import numpy as np
 import pytest
 
-from napari_noisylabel.arrays.noise import NOISES, corrupt
+from napari_noisylabel.arrays.noise import NOISES, PUBLISHED, Corrupted, corrupt
 from napari_noisylabel.errors import BadLabels, BadSetting, ShapeMismatch, UnknownName
 
 EVERY = list(NOISES)
+BY_DICE = [name for name in EVERY if name not in ("symmetric", "asymmetric")]
+
+
+def spoil(labels, name, severity, rng, *args, **parameters) -> Corrupted:
+    """`corrupt`, with an image for the models that look at one."""
+    noise = np.random.default_rng(9).normal(size=labels.shape)
+    image = (100 + 30.0 * (labels % 7) + 10 * noise).astype(np.float32)[None]
+    return corrupt(labels, name, severity, rng, *args, image=image, **parameters)
 
 
 @pytest.fixture
@@ -44,7 +52,7 @@ def mean_dice(a: np.ndarray, b: np.ndarray) -> float:
 
 def dice_at_half(labels: np.ndarray, name: str, seeds: int) -> float:
     """Mean Dice at severity 0.5 over some seeds."""
-    outs = [corrupt(labels, name, 0.5, np.random.default_rng(s)).labels for s in range(seeds)]
+    outs = [spoil(labels, name, 0.5, np.random.default_rng(s)).labels for s in range(seeds)]
     return float(np.mean([mean_dice(labels, out) for out in outs]))
 
 
@@ -55,8 +63,8 @@ def dice_at_half(labels: np.ndarray, name: str, seeds: int) -> float:
 @pytest.mark.parametrize("labels", [two_ellipses(), balls()], ids=["2-D", "3-D"])
 def test_severity_zero_changes_nothing_and_more_changes_something(name, labels, rng):
     given = labels.copy()
-    unchanged = corrupt(labels, name, 0, rng).labels
-    changed = corrupt(labels, name, 0.7, rng).labels
+    unchanged = spoil(labels, name, 0, rng).labels
+    changed = spoil(labels, name, 0.7, rng).labels
 
     assert np.array_equal(unchanged, given) and unchanged is not labels
     assert not np.array_equal(changed, given)
@@ -64,13 +72,23 @@ def test_severity_zero_changes_nothing_and_more_changes_something(name, labels, 
     assert changed.dtype == given.dtype and set(np.unique(changed)) <= {0, 1, 2}
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [*EVERY, *PUBLISHED])
+@pytest.mark.parametrize("labels", [two_ellipses(), balls()], ids=["2-D", "3-D"])
+@pytest.mark.parametrize("thick", [False, True])
+def test_every_model_tells_its_true_errors(name, labels, thick, rng):
+    spacing = (5.0 if thick else 1.3, *(1.0,) * (labels.ndim - 1))
+    made = spoil(labels, name, None if name in PUBLISHED else 0.6, rng, spacing)
+    assert made.errors.dtype == bool and np.array_equal(made.errors, made.labels != labels)
+    assert made.errors.any() and made.labels.shape == labels.shape
+
+
+@pytest.mark.parametrize("name", BY_DICE)
 @pytest.mark.parametrize("scale", [0.4, 1.0, 2.0])
 def test_severity_one_half_means_a_dice_near_080_for_small_and_large_objects(name, scale):
     assert dice_at_half(two_ellipses(scale), name, seeds=10) == pytest.approx(0.80, abs=0.05)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", BY_DICE)
 def test_severity_one_half_means_a_dice_near_080_in_3d_too(name):
     assert dice_at_half(balls(), name, seeds=8) == pytest.approx(0.80, abs=0.05)
 
@@ -81,14 +99,14 @@ def test_real_hippocampi_are_spoiled_as_much_as_the_table_says(name, data_dir):
     found = []
     for seed, path in enumerate(sorted((data_dir / "hippocampus3d" / "labels").glob("*.nii.gz"))[:8]):
         labels = np.asarray(nibabel.load(path).dataobj).astype(np.uint8).T
-        found.append(mean_dice(labels, corrupt(labels, name, 0.5, np.random.default_rng(seed)).labels))
+        found.append(mean_dice(labels, spoil(labels, name, 0.5, np.random.default_rng(seed)).labels))
     assert np.mean(found) == pytest.approx(0.80, abs=0.06)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_the_same_generator_makes_the_same_errors_whatever_the_order_of_memory(name):
     labels = balls()
-    a, b, c = (corrupt(x, name, 0.5, np.random.default_rng(s)) for x, s in
+    a, b, c = (spoil(x, name, 0.5, np.random.default_rng(s)) for x, s in
                [(labels, 3), (np.asfortranarray(labels), 3), (labels, 4)])  # fmt: skip
     assert np.array_equal(a.labels, b.labels) and a.parameters == b.parameters
     assert not np.array_equal(a.labels, c.labels)
@@ -96,7 +114,7 @@ def test_the_same_generator_makes_the_same_errors_whatever_the_order_of_memory(n
 
 @pytest.mark.parametrize("name", EVERY)
 def test_parameters_can_be_written_as_json_and_say_how_the_labels_were_made(name, rng):
-    parameters = json.loads(json.dumps(corrupt(balls(), name, 0.25, rng, per_slice=True).parameters))
+    parameters = json.loads(json.dumps(spoil(balls(), name, 0.25, rng, per_slice=True).parameters))
     assert parameters["noise"] == name and parameters["severity"] == 0.25 and parameters["per_slice"] is True
 
 
@@ -104,7 +122,7 @@ def test_parameters_can_be_written_as_json_and_say_how_the_labels_were_made(name
 def test_voxels_without_annotation_stay_and_no_other_voxel_joins_them(name, rng):
     labels = two_ellipses()
     labels[20:60, 30:36] = 255
-    out = corrupt(labels, name, 0.6, rng, ignore=255).labels
+    out = spoil(labels, name, 0.6, rng, ignore=255).labels
     assert np.array_equal(out == 255, labels == 255)
     assert not np.array_equal(out, labels)
 
@@ -117,8 +135,8 @@ def test_crumbs_full_arrays_and_empty_ones_are_taken_as_they_come(name, per_slic
     full, empty = np.full((4, 5, 6), 1, dtype=np.uint8), np.zeros((4, 5, 6), dtype=np.uint8)
 
     for labels in (crumbs, full):
-        assert corrupt(labels, name, 1, rng, per_slice=per_slice, classes=(1, 2)).labels.shape == labels.shape
-    assert not corrupt(empty, name, 1, rng, per_slice=per_slice).labels.any()
+        assert spoil(labels, name, 1, rng, per_slice=per_slice, classes=(1, 2)).labels.shape == labels.shape
+    assert not spoil(empty, name, 1, rng, per_slice=per_slice).labels.any()
 
 
 # ---------------------------------------------------------------- slices
@@ -250,11 +268,21 @@ def test_mixed_noise_draws_from_the_kinds_that_were_asked_for(rng):
     assert [c["noise"] for c in classes.values()] == ["missing", "missing"]
 
 
+@pytest.mark.parametrize(("direction", "sign"), [("grow", 1), ("shrink", -1)])
+def test_one_sided_noise_goes_one_way_in_all_cases_and_classes(direction, sign):
+    for seed in range(6):
+        out = corrupt(
+            balls(), "one-sided", 0.5, np.random.default_rng(seed), (1.0, 1.2, 1.0), direction=direction
+        ).labels
+        for c in (1, 2):
+            assert np.sign(int((out == c).sum()) - int((balls() == c).sum())) == sign
+
+
 # ---------------------------------------------------------------- what is refused
 
 
 def test_an_unknown_noise_model_is_refused_with_the_list_of_those_there_are(rng):
-    with pytest.raises(UnknownName, match="'blur'.*markov, boundary, missing, false-object, class-swap"):
+    with pytest.raises(UnknownName, match="'blur'.*markov, one-sided, boundary, .*as-published-segthor"):
         corrupt(two_ellipses(), "blur", 0.5, rng)
 
 
@@ -276,14 +304,21 @@ def test_an_unknown_parameter_is_refused_with_the_list_of_those_there_are(rng):
         ("missing", {"ball": True}),
         ("mixed", {"kinds": "missing,shift"}),
         ("mixed", {"kinds": 3}),
+        ("one-sided", {"direction": "both"}),
+        ("dilation-erosion", {"least": 3}),
+        ("under-over", {"least": 4, "most": 2}),
+        ("under-over", {"spill": 1}),
+        ("under-over", {"order": "a,b"}),
+        ("asymmetric", {"to_background": 0.7}),
+        ("instance", {"w_seed": 0.5}),
     ],
 )
 def test_a_parameter_out_of_its_range_is_refused(name, parameters, rng):
     with pytest.raises(BadSetting, match=next(iter(parameters))):
-        corrupt(two_ellipses(), name, 0.5, rng, **parameters)
+        spoil(two_ellipses(), name, 0.5, rng, **parameters)
 
 
-@pytest.mark.parametrize("severity", [-0.1, 1.01, float("nan"), "half"])
+@pytest.mark.parametrize("severity", [None, -0.1, 1.01, float("nan"), "half"])
 def test_a_severity_outside_0_to_1_is_refused(severity, rng):
     with pytest.raises(BadSetting, match="severity"):
         corrupt(two_ellipses(), "markov", severity, rng)
