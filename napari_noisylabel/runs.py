@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_noisylabel.arrays.likelihood import bin_edges
+from napari_noisylabel.arrays.likelihood import bin_edges, excess
 from napari_noisylabel.engine.casemaps import CaseScores
 from napari_noisylabel.engine.filter import likelihood_counts, read_result
 from napari_noisylabel.engine.settings import check_engine
@@ -102,12 +102,14 @@ def _read_scores(store: ProjectStore, run: Run) -> Scores:
     """Histograms over the training cases, for the filter panel."""
     folder = store.run_folder(run.id)
     counts: dict[str, np.ndarray] = {}
+    moved: dict[str, list[np.ndarray]] = {}
     for case in (c for c in store.cases() if not c.held_out):
         own = CaseScores(folder, case.id)
         if own.complete:
             for track, statistics in own.statistics().items():
                 counts[track] = counts.get(track, 0) + statistics.histogram
-    return Scores(bin_edges(), counts, likelihood_counts(folder))
+                moved.setdefault(track, []).append(excess(statistics.seen, statistics.between))
+    return Scores(bin_edges(), counts, likelihood_counts(folder), {t: np.array(own) for t, own in moved.items()})
 
 
 def take_in(store: ProjectStore, run_id: str, complete: bool = False) -> RunResult:

@@ -38,12 +38,14 @@ class Scores:
 
     `counts[track]` is (K, n_bins), training cases only, verified voxels left out; `edges` are
     (n_bins + 1,) in nats; `likelihood_counts[track]` is (256,): voxels that a proposal would
-    change, per uint8 likelihood of the current filter.
+    change, per uint8 likelihood of the current filter. `excess[track]` is (N, K): how far each
+    training case's objects are from the networks, over 1 is bad (`arrays.likelihood.excess`).
     """
 
     edges: np.ndarray
     counts: dict[str, np.ndarray]
     likelihood_counts: dict[str, np.ndarray] = field(default_factory=dict)
+    excess: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass

@@ -162,9 +162,12 @@ class FilterPanel(QWidget):
             return
         track, index = chosen
         level = self._session.filter.level if self._session.filter is not None else FilterLevel.VOXEL
-        if level is FilterLevel.REGION:
+        if level is FilterLevel.CASE and index:  # the background is no object
+            x, density = log_densities(scores.excess[track][:, index], 0.05)
+            self.plot.setLabel("bottom", "log distance of objects, 0 = what a careful hand may")
+        elif level is FilterLevel.REGION:
             mine = [r for r in self._session.queue if r.track == track and r.from_class == index]
-            x, density = region_densities([r.score * np.sqrt(r.voxels) for r in mine])
+            x, density = log_densities([r.score * np.sqrt(r.voxels) for r in mine], 1e-3)
             self.plot.setLabel("bottom", "log score of regions")
         else:
             x, density = voxel_densities(scores.edges, scores.counts[track][index])
@@ -172,7 +175,7 @@ class FilterPanel(QWidget):
         self.bars.setOpts(x=x[:-1] + np.diff(x) / 2, height=density, width=np.diff(x))
         fits = self._session.filter.fits.get(track, ()) if self._session.filter is not None else ()
         self.fit.setText(fit_words(fits[index], level) if index < len(fits) else "No mixture was fitted.")
-        if index < len(fits) and level is not FilterLevel.CASE:  # those are no scores but distances
+        if index < len(fits):
             self._show_fit(fits[index], np.linspace(x[0], x[-1], 300))
 
     def _show_fit(self, fit: MixtureFit, x: np.ndarray) -> None:
@@ -227,10 +230,12 @@ def voxel_densities(edges: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, 
     return x[keep], density(np.add.reduceat(np.asarray(counts[2:], dtype=np.float64), keep[:-1]), x[keep])
 
 
-def region_densities(scores: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Bin edges in log scores of regions, and a density that integrates to 1."""
-    values = np.log(np.maximum(np.asarray(scores, dtype=np.float64), 1e-3)) if scores else np.zeros(1)
-    counts, x = np.histogram(values, bins=min(40, 5 + len(values) // 5))
+def log_densities(values: Sequence[float] | np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bin edges in logarithms of `values`, none under `least`, NaN left out; and a density that integrates to 1."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    logs = np.log(np.maximum(known, least)) if known.size else np.zeros(1)
+    counts, x = np.histogram(logs, bins=min(40, 5 + len(logs) // 5))
     return x, density(counts, x)
 
 

@@ -264,5 +264,8 @@ def filter_and_scores():
     draws = np.exp(np.concatenate([rng.normal(-3, 0.8, 9000), rng.normal(0.5, 0.5, 1000)]))
     counts = np.stack([np.histogram(draws, edges)[0]] * 3)
     above = np.linspace(300, 1, 256).astype(np.int64)
-    scores = Scores(edges, {"labels": counts}, {"labels": above})
+    distances = np.exp(np.stack([rng.normal(-1, 0.3, 60)] * 3, axis=1))
+    distances[:12, 1:] = 3.0
+    distances[-1, 2] = np.nan
+    scores = Scores(edges, {"labels": counts}, {"labels": above}, {"labels": distances})
     return Filter("run-001", 1, FilterLevel.VOXEL, 0.5, {"labels": (none, fit, fit)}), scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,18 @@ def test_the_histogram_is_a_density_of_the_counted_voxels(fake):
 
     assert (np.diff(x) > 0).all()
     assert (density * np.diff(x)).sum() == pytest.approx(1)
+
+
+def test_at_case_level_the_histogram_is_that_of_objects(show, workbench):
+    session = workbench.session
+    session.filter = dataclasses.replace(session.filter, level=FilterLevel.CASE)
+    panel = show(FilterPanel(workbench))
+    panel.shown_class.setCurrentIndex(2)
+
+    x, heights, widths = (np.asarray(panel.bars.opts[key]) for key in ("x", "height", "width"))
+
+    assert (heights * widths * 59)[x > np.log(2)].sum() == pytest.approx(12)  # of 59 known objects, 12 lie at 3
+    assert "distance of objects" in panel.plot.getAxis("bottom").labelText
 
 
 # ---------------------------------------------------------------- export
