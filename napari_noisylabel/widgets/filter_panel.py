@@ -164,7 +164,7 @@ class FilterPanel(QWidget):
         level = self._session.filter.level if self._session.filter is not None else FilterLevel.VOXEL
         if level is FilterLevel.CASE and index:  # the background is no object
             x, density = log_densities(scores.excess[track][:, index], 0.05)
-            self.plot.setLabel("bottom", "log distance of objects, 0 = what a careful hand may")
+            self.plot.setLabel("bottom", "log distance of objects (0: tolerated)")
         elif level is FilterLevel.REGION:
             mine = [r for r in self._session.queue if r.track == track and r.from_class == index]
             x, density = log_densities([r.score * np.sqrt(r.voxels) for r in mine], 1e-3)
