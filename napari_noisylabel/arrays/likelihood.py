@@ -37,6 +37,27 @@ SOFTNESS = 0.06
 """Tolerances over which P(badly drawn) rises around 1."""
 
 
+def best_class(probs: np.ndarray) -> np.ndarray:
+    """The most probable class, the first of equals: probs (K, *spatial) >= 0 -> (*spatial) uint8.
+
+    `argmax` over the first axis, ten times as fast: classes are compared plane by plane.
+    """
+    planes = _comparable(probs)
+    best, out = planes[0].copy(), np.zeros(planes.shape[1:], np.uint8)
+    for k, plane in enumerate(planes[1:], 1):
+        np.copyto(out, np.uint8(k), where=plane > best)
+        np.maximum(best, plane, out=best)
+    return out
+
+
+def label_probs(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """p(label): probs (K, *spatial), labels (*spatial) -> (*spatial) of the type of `probs`; 1 where it is no class."""
+    out = np.ones(labels.shape, probs.dtype)
+    for k, plane in enumerate(probs):
+        np.copyto(out, plane, where=labels == k)
+    return out
+
+
 def to_uint16(score: np.ndarray) -> np.ndarray:
     """Scores in nats, any shape, as steps of MAX_SCORE / 65535."""
     return np.round(np.clip(score, 0, MAX_SCORE) * (SCORE_STEPS / MAX_SCORE)).astype(np.uint16)
@@ -182,11 +203,9 @@ def rejection(unseen: np.ndarray, seen: np.ndarray, labels: np.ndarray) -> np.nd
     -------
     (*spatial) float32 in [0, 1].
     """
-    known = labels < len(unseen)
-    index = np.where(known, labels, 0).astype(np.int64)[None]
-    kept = np.maximum(np.take_along_axis(unseen, index, 0)[0], np.take_along_axis(seen, index, 0)[0])
-    agreed = known & (unseen.argmax(0) == seen.argmax(0))
-    return np.where(agreed, 1 - kept.astype(np.float32), np.float32(0))
+    least, most = label_probs(unseen, labels), label_probs(seen, labels)
+    kept = np.where(_comparable(least) > _comparable(most), least, most).astype(np.float32)
+    return np.where(best_class(unseen) == best_class(seen), 1 - kept, np.float32(0))
 
 
 def case_map(bad: np.ndarray, labels: np.ndarray, proposal: np.ndarray, rejected: np.ndarray) -> np.ndarray:
@@ -232,6 +251,12 @@ def as_uint8(likelihood: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------- helpers, in order of use
+
+
+def _comparable(values: np.ndarray) -> np.ndarray:
+    """Half floats >= 0 as whole numbers of the same order: processors compare these far faster."""
+    values = np.ascontiguousarray(values)
+    return values.view(np.uint16) if values.dtype == np.float16 else values
 
 
 def _fit_or_none(counts: np.ndarray, centres: np.ndarray) -> Mixture:
