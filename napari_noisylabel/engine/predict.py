@@ -68,12 +68,13 @@ class Predictor:
 
     def _forward(self, network: nn.Module, images: Tensor, view: str, features: bool) -> Tensor:
         """Probabilities of all tracks (and features) of a batch, on the batch's own grid."""
-        flips, scale = _parse_view(view)
+        flips, scale, only = _parse_view(view)
         size = images.shape[2:]
         if flips:
             images = images.flip([2 + a for a in flips])
         if scale != 1:
-            images = _resized(images, [max(1, round(s * scale)) for s in size])
+            wished = [s * scale if not only or a in only else s for a, s in enumerate(size)]
+            images = _resized(images, [max(1, round(s)) for s in wished])
         padded, crop = _padded(images, self.factor)
         with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
             out = network(padded)
@@ -117,18 +118,23 @@ class Predictor:
         return np.moveaxis(np.concatenate(done), 0, 1 + axis)
 
 
-def _parse_view(view: str) -> tuple[list[int], float]:
-    """ "" -> as is; "flip0" or "flip01" -> axes to mirror; "scale0.7" -> zoom; joined by "+"."""
+def _parse_view(view: str) -> tuple[list[int], float, list[int]]:
+    """Axes to mirror, zoom, and the axes that are zoomed (none: all).
+
+    "" -> as is; "flip0" or "flip01" -> mirrored; "scale0.7" -> zoomed, "scale0.7/12" along axes 1 and 2; joined by "+".
+    """
     flips: list[int] = []
+    only: list[int] = []
     scale = 1.0
     for part in filter(None, view.split("+")):
         if part.startswith("flip"):
             flips = [int(a) for a in part[4:]]
         elif part.startswith("scale"):
-            scale = float(part[5:])
+            factor, _, axes = part[5:].partition("/")
+            scale, only = float(factor), [int(a) for a in axes]
         else:
             raise ValueError(f"a view is 'flip' with axes or 'scale' with a factor, got {part!r}")
-    return flips, scale
+    return flips, scale, only
 
 
 def _resized(images: Tensor, size: list[int]) -> Tensor:

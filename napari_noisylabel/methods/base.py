@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from napari_noisylabel.arrays.likelihood import best_class, label_probs
 from napari_noisylabel.inner import InnerState
 from napari_noisylabel.records import IGNORE, Track
 
@@ -160,7 +161,8 @@ class FoldRun(Protocol):
         """Evaluation pass (EMA weights where they are kept), one case at a time: training cases by
         default, `reference_ids` where asked for by name.
 
-        `views` are averaged: "" as is, "flip0".. flips of an axis, "scale0.7".. other scales.
+        `views` are averaged: "" as is, "flip0".. flips of an axis, "scale0.7".. other scales
+        ("scale0.7/12": of axes 1 and 2 only).
         """
 
     def attach(self, name: str, case: str, track: str, values: np.ndarray) -> None:
@@ -222,7 +224,7 @@ class Method:
 
     def propose(self, evidence: Evidence) -> np.ndarray:
         """Suggested class per voxel, (*spatial) uint8."""
-        return evidence.probs.argmax(0).astype(np.uint8)
+        return best_class(evidence.probs)
 
     def noise_likelihood(self, evidence: Evidence) -> np.ndarray | None:
         """P(label is wrong) per voxel by the method's own reasoning, (*spatial) in [0, 1].
@@ -237,12 +239,8 @@ class Method:
 
         By default the out-of-fold cross-entropy of the label; 0 where ignored.
         """
-        probs, labels = evidence.probs, evidence.labels
-        safe = np.where(labels == IGNORE, 0, labels)
-        p = np.take_along_axis(probs, safe[None].astype(np.int64), axis=0)[0].astype(np.float32)
-        out = -np.log(np.clip(p, 1e-7, 1.0))
-        out[labels == IGNORE] = 0
-        return out
+        p = label_probs(evidence.probs, evidence.labels).astype(np.float32)
+        return -np.log(np.clip(p, 1e-7, 1.0))
 
     def maps(self, evidence: Evidence) -> Mapping[str, np.ndarray]:
         """Further maps worth looking at, (*spatial) in [0, 1] by name; stored as `TRACK.NAME`."""
