@@ -6,12 +6,12 @@ line says how), 1 something else failed, 130 interrupted.
 
 from __future__ import annotations
 
-from napari_noisylabel.cli import deciding, machine, making, measuring, training, window  # noqa: F401  they add commands
+from napari_noisylabel.cli import benching, deciding, machine, making, measuring, training, window  # noqa: F401  they add commands
 from napari_noisylabel.cli.app import app, main, sort_commands
 
 __all__ = ["app", "main"]
 
 sort_commands(
     "demo", "new", "info", "train", "refilter", "queue", "accept", "reject", "undo", "redo", "verify", "export",
-    "evaluate", "simulate", "corrupt", "methods", "doctor", "open",
+    "evaluate", "simulate", "corrupt", "bench", "methods", "doctor", "open",
 )  # fmt: skip
