@@ -50,7 +50,9 @@ class Mixture:
     iterations: int
 
 
-def fit_mixture(counts: np.ndarray, centers: np.ndarray, effective_n: float | None = None) -> Mixture:
+def fit_mixture(
+    counts: np.ndarray, centers: np.ndarray, effective_n: float | None = None, min_gain: float = MIN_BIC_GAIN
+) -> Mixture:
     """Fit two Gaussians to a histogram by expectation maximisation, then ask whether they are two.
 
     Parameters
@@ -59,10 +61,12 @@ def fit_mixture(counts: np.ndarray, centers: np.ndarray, effective_n: float | No
     centers : (N,) finite; the score of each bin, any order. Use 1024 bins or more.
     effective_n : how many independent scores the counts are worth, for the guard. By default
         their sum, but not over 10 000, because neighbouring voxels repeat each other.
+    min_gain : by how much two components must beat one in BIC. 10 suits scores of any shape; among a
+        few dozen scores that are normal where they are clean, 10 hides groups that are plain to see.
 
     Returns
     -------
-    A `Mixture`. It is split if two components beat one by more than 10 in BIC and their means
+    A `Mixture`. It is split if two components beat one by more than `min_gain` in BIC and their means
     are over two (pooled) sds apart. Fewer than 10 scores, or equal ones, are never split.
 
     Raises
@@ -91,7 +95,7 @@ def fit_mixture(counts: np.ndarray, centers: np.ndarray, effective_n: float | No
     means, variances, weights, log_likelihood, iterations = _em(centers, share, variance)
     gain = _bic_gain(log_likelihood, variance, independent)
     separation = float((means[1] - means[0]) / np.sqrt(variances.mean()))
-    split, reason = _judge(gain, separation)
+    split, reason = _judge(gain, separation, min_gain)
     return Mixture(
         means=_pair(means),
         sds=_pair(np.sqrt(variances)),
@@ -105,7 +109,7 @@ def fit_mixture(counts: np.ndarray, centers: np.ndarray, effective_n: float | No
     )
 
 
-def fit_mixture_samples(values: np.ndarray) -> Mixture:
+def fit_mixture_samples(values: np.ndarray, min_gain: float = MIN_BIC_GAIN) -> Mixture:
     """Fit two Gaussians to a few scores: one per case, or one per region.
 
     `values` is (N,); NaN means "has no score" and is left out. The order does not matter, to the
@@ -113,7 +117,7 @@ def fit_mixture_samples(values: np.ndarray) -> Mixture:
     """
     values = np.asarray(values, dtype=np.float64).ravel()
     centers, counts = np.unique(values[~np.isnan(values)], return_counts=True)
-    return fit_mixture(counts, centers, effective_n=float(counts.sum()))
+    return fit_mixture(counts, centers, float(counts.sum()), min_gain)
 
 
 def posterior(mixture: Mixture, x: np.ndarray) -> np.ndarray:
@@ -180,9 +184,9 @@ def _bic_gain(log_likelihood: float, variance: float, n: float) -> float:
     return 2 * n * (log_likelihood - one) - 3 * log(n)
 
 
-def _judge(gain: float, separation: float) -> tuple[bool, str]:
+def _judge(gain: float, separation: float, min_gain: float) -> tuple[bool, str]:
     apart = f"means {separation:.2f} sd apart"
-    if gain <= MIN_BIC_GAIN:
+    if gain <= min_gain:
         return False, f"no split: two components are no better than one (BIC gain {gain:.0f})"
     if separation <= MIN_SEPARATION:
         return False, f"no split: {apart}, a split needs more than {MIN_SEPARATION:g}"

@@ -11,7 +11,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from napari_noisylabel.errors import BadSetting, MissingPart, UnknownName
-from napari_noisylabel.methods.settings import CrossEntropySettings, MethodSettings, SelfCleansingSettings
+from napari_noisylabel.methods.settings import (
+    AdeleSettings,
+    CoresSettings,
+    CrossEntropySettings,
+    JcasSettings,
+    MethodSettings,
+    SelfCleansingSettings,
+    SpatialCorrectionSettings,
+)
 
 ENTRY_POINT_GROUP = "napari_noisylabel.methods"
 
@@ -76,6 +84,31 @@ BUILT_IN = (
         SelfCleansingSettings,
         "napari_noisylabel.methods.self_cleansing:SelfCleansing",
         needs=("several cases",),
+    ),
+    MethodInfo(
+        "jcas",
+        "Joint class-affinity segmentation with two transition matrices (JCAS)",
+        JcasSettings,
+        "napari_noisylabel.methods.jcas:JCAS",
+    ),
+    MethodInfo(
+        "cores",
+        "Confidence regulariser and sample sieve (CORES^2)",
+        CoresSettings,
+        "napari_noisylabel.methods.cores:Cores",
+    ),
+    MethodInfo(
+        "adele",
+        "Adaptive early-learning correction (ADELE)",
+        AdeleSettings,
+        "napari_noisylabel.methods.adele:Adele",
+    ),
+    MethodInfo(
+        "spatial-correction",
+        "Boundaries moved back by their measured bias (Spatial Correction)",
+        SpatialCorrectionSettings,
+        "napari_noisylabel.methods.spatial_correction:SpatialCorrection",
+        needs=("a verified case",),
     ),
 )
 

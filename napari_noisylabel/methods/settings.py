@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class MethodSettings(BaseModel):
@@ -28,10 +28,221 @@ class CrossEntropySettings(MethodSettings):
 class SelfCleansingSettings(MethodSettings):
     """Mixture filter and label cleansing, inspired by Dong and Zhang et al., 2025."""
 
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "reconstruction": {"warmup": 0.15, "ramp": 10, "refresh": 1, "level": "case", "smoothing": 0.7},
+    }
+    """No values of the authors are known: these are those of our reconstruction's description."""
+
     dice_weight: float = Field(1.0, ge=0, le=10, description="Weight of the soft Dice term")
     warmup: float = Field(0.4, gt=0, lt=1, description="Share of the epochs before cleansing starts")
-    ramp: int = Field(5, ge=1, le=100, description="Epochs in which the pseudo-label weight rises to 1")
-    refresh: int = Field(3, ge=1, le=100, description="Epochs between two refreshes of scores and filter")
+    ramp: int = Field(2, ge=1, le=100, description="Epochs in which the pseudo-label weight rises to 1")
+    refresh: int = Field(2, ge=1, le=100, description="Epochs between two refreshes of scores and filter")
+    level: Literal["case", "object"] = Field("object", description="What is called clean: cases, or objects and pieces")
+    soft: bool = Field(False, description="Weigh label and pseudo label by P(clean) instead of choosing one")
     tau: float = Field(0.5, gt=0, lt=1, description="Clean from this posterior on")
+    smoothing: float = Field(0.5, ge=0, lt=1, description="Share of the last score in the moving mean of scores")
     confident: float = Field(0.8, gt=0.5, lt=1, description="A pseudo label counts from this probability on")
     temperature: float = Field(0.1, gt=0, le=10, description="Temperature of the prototype softmax")
+    prototypes: int = Field(3, ge=1, le=20, description="Prototypes per class")
+    background_prototypes: int = Field(5, ge=1, le=20, description="Prototypes of the background")
+    drop_small: bool = Field(True, description="Drop pseudo objects smaller than the 1st percentile of clean ones")
+    max_deleted: float = Field(0.1, ge=0, le=1, description="Share of a class's objects that pseudo labels may delete")
+
+
+_JCAS: Mapping[str, Any] = {
+    "dice_weight": 0.0, "warmup": 0.5, "embedding": 256, "nodes": 4096, "reasoning": "nodes", "rows": 0,
+    "balanced": False, "affinity_weight": 0.1, "auxiliary_class_weight": 0.1, "auxiliary_affinity_weight": 1.0,
+    "volume_weight": 0.5, "consistency_weight": 0.01, "initial_diagonal": 0.0, "transition_lr": 1e-3,
+    "head_lr": 1e-3, "prior": "noisy",
+}  # fmt: skip
+_JCAS_RELEASED: Mapping[str, Any] = {"mirrored": True, "grid": "count", "inference_nodes": 1024, "transition_lr": 1e-4}
+
+
+class JcasSettings(MethodSettings):
+    """Joint class-affinity segmentation (JCAS), Guo and Yuan, MICCAI 2022."""
+
+    dice_weight: float = Field(1.0, ge=0, le=10, description="Weight of the soft Dice term")
+    warmup: float = Field(0.4, ge=0, le=1, description="Share of the epochs without transition matrices")
+    embedding: int = Field(16, ge=2, le=256, description="Channels of the embedding that affinity is made of")
+    nodes: int = Field(1728, ge=8, le=16384, description="Most nodes of the coarse grid over a patch")
+    inference_nodes: int = Field(0, ge=0, le=16384, description="The same for predictions; 0: as in training")
+    grid: Literal["mm", "count"] = Field("mm", description="Nodes equal in mm, or equally many along each axis")
+    reasoning: Literal["voxels", "nodes", "off"] = Field("voxels", description="What reasons: voxels, nodes, nothing")
+    rows: int = Field(256, ge=0, le=16384, description="Rows of the affinity matrix in a step's loss; 0: all")
+    balanced: bool = Field(True, description="Same and different pairs count half each")
+    affinity_weight: float = Field(0.5, ge=0, le=10, description="Weight of the pair loss")
+    volume_weight: float = Field(0.001, ge=0, le=10, description="Weight of the matrices' volume")
+    consistency_weight: float = Field(0.01, ge=0, le=10, description="Weight of the tie between the matrices")
+    auxiliary_class_weight: float = Field(0.0, ge=0, le=10, description="Weight of a second head's class loss")
+    auxiliary_affinity_weight: float = Field(0.0, ge=0, le=10, description="Weight of a second head's pair loss")
+    initial_diagonal: float = Field(0.9, ge=0, lt=1, description="Of both matrices; 0: the published start")
+    transition_lr: float = Field(0.02, gt=0, le=1, description="Learning rate of the matrices")
+    head_lr: float = Field(2e-3, gt=0, le=1, description="Learning rate of the embedding")
+    prior: Literal["clean", "noisy"] = Field("clean", description="Class frequencies that tie the matrices")
+    mirrored: bool = Field(False, description="Compare the matrices in opposite order, as the released code does")
+    posterior: bool = Field(False, description="Noise likelihood from the class matrix, not from all networks")
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": _JCAS, "as-released": {**_JCAS, **_JCAS_RELEASED}}
+
+
+_CORES_PAPER: Mapping[str, Any] = {
+    "dice_weight": 0.0, "beta": 2.0, "beta_from": 0.1, "beta_full": 0.4, "sieve_from": 0.31, "prior": "voxels",
+    "level": "voxel", "margin": 0.0, "keep_at_least": 0.0, "sieve_by": "epoch", "refresh": 1, "consistency": 0.0,
+    "smooth": 0.0, "likelihood": "sieve",
+}  # fmt: skip
+
+
+class CoresSettings(MethodSettings):
+    """Confidence regulariser and sample sieve (CORES^2), Cheng et al., ICLR 2021."""
+
+    dice_weight: float = Field(1.0, ge=0, le=10, description="Weight of the soft Dice term, over what is kept")
+    beta: float = Field(1.0, ge=0, le=20, description="Largest weight of the confidence regulariser")
+    beta_from: float = Field(0.1, ge=0, le=1, description="Share of the first stage's epochs before beta rises")
+    beta_full: float = Field(0.4, ge=0, le=1, description="Share of the first stage's epochs when beta is largest")
+    sieve_from: float = Field(0.31, ge=0, le=1, description="Share of the first stage's epochs before the sieve starts")
+    prior: Literal["balanced", "box", "voxels"] = Field(
+        "balanced", description="Prior of labels: classes count alike, voxels near foreground, or all kept voxels"
+    )
+    level: Literal["voxel", "region", "supervoxel"] = Field(
+        "voxel", description="What is kept or rejected as a whole: voxels, bands and cores of objects, or cells"
+    )
+    margin: float = Field(0.0, ge=-15, le=15, description="Nats by which a label must be supported to be kept")
+    keep_at_least: float = Field(
+        0.2, ge=0, le=1, description="A class is not sieved while the sieve would keep less than this share of it"
+    )
+    sieve_by: Literal["batch", "epoch"] = Field(
+        "batch", description="Sieve voxels in each batch, or by evaluation passes (always so for regions)"
+    )
+    refresh: int = Field(2, ge=1, le=100, description="Epochs between two such passes")
+    band_mm: float = Field(2.0, gt=0, le=100, description="Width of the bands on either side of a boundary, in mm")
+    supervoxel_mm: float = Field(4.0, gt=0, le=1000, description="Side of a cell, in mm")
+    consistency: float = Field(0.4, ge=0, le=0.95, description="Share of epochs of the second stage; 0: none")
+    fresh: bool = Field(True, description="Start the second stage with new weights, as published")
+    consistency_weight: float = Field(0.4, ge=0, le=10, description="Weight of the divergence of the two views")
+    unlabelled: float = Field(0.5, ge=0, le=1, description="Share of patches whose rejected voxels are compared")
+    strength: float = Field(0.5, ge=0, le=1, description="Of the strong view's changes of intensity")
+    smooth: float = Field(0.5, ge=0, le=5, description="Voxels over which predictions are averaged before scoring")
+    likelihood: Literal["networks", "sieve"] = Field(
+        "networks", description="Noise likelihood: what all networks reject, or the sieve's score"
+    )
+
+    PRESETS = {
+        "paper": _CORES_PAPER,
+        "as-released": {**_CORES_PAPER, "sieve_by": "batch"},
+        "paper-starred": {
+            **_CORES_PAPER, "beta_from": 0.25, "beta_full": 1.0, "sieve_from": 0.775,
+            "consistency": 0.5, "fresh": True, "consistency_weight": 0.4, "unlabelled": 0.5, "strength": 1.0,
+        },
+    }  # fmt: skip
+
+
+_SEGTHOR: Mapping[str, Any] = {  # the values of the medical experiment in the released code of ADELE
+    "dice_weight": 0.0, "enlarged": 1.0, "temperature": 3.0, "correction_temperature": 3.0, "skip": "gain",
+    "skip_below": 0.1, "points": 1, "interval": 10, "constraint": "slice", "guard": False,
+}  # fmt: skip
+
+
+class AdeleSettings(MethodSettings):
+    """Adaptive early-learning correction (ADELE), Liu et al., CVPR 2022."""
+
+    dice_weight: float = Field(1.0, ge=0, le=10, description="Weight of the soft Dice term")
+    scales: tuple[float, ...] = Field((0.7, 1.0, 1.5), description="Scales of the images in training, 1 among them")
+    rescale: Literal["in-plane", "all"] = Field("in-plane", description="In 3-D, rescale the two finest axes or all")
+    enlarged: float = Field(0.5, gt=0, le=1, description="Share of a batch that is also seen at scales above 1")
+    consistency_weight: float = Field(1.0, ge=0, le=100, description="Weight of the consistency of scales")
+    gate: Literal["image", "voxel"] = Field("image", description="What must be sure for its consistency to count")
+    gate_above: float = Field(0.8, ge=0, le=1, description="From this mean probability on it is sure")
+    temperature: float = Field(1.0, gt=0, le=20, description="Logits are divided by it in the class loss")
+    learned_scales: bool = Field(False, description="Learn a weight for the logits of each scale")
+    total: Literal["mean", "sum"] = Field("mean", description="Losses of the scales: their mean or their sum")
+    save_memory: bool = Field(False, description="Compute the other scales twice and keep nothing of them in between")
+    change: float = Field(0.9, gt=0, le=1, description="Share by which the slope of the IoU curve must have fallen")
+    skip: Literal["level", "gain", "none"] = Field("level", description="Epochs left out: low IoU, small gains, none")
+    skip_below: float = Field(0.05, ge=0, le=1, description="IoU, or gain in IoU per point, below which to leave out")
+    min_points: int = Field(4, ge=1, le=100, description="Points that a curve is fitted to at least")
+    points: int = Field(0, ge=0, le=1000, description="Points of the IoU curve per epoch; 0: so that a run has 30")
+    unit: Literal["point", "epoch"] = Field("point", description="Unit of time of the slope")
+    trigger: Literal["class", "first"] = Field("class", description="Each class by itself, or all with the first")
+    predictions: Literal["pass", "training"] = Field("pass", description="Correct from a pass, or from training steps")
+    correction_scales: tuple[float, ...] = Field((0.7, 1.0, 1.5), description="Scales that a correction averages")
+    flips: bool = Field(False, description="Average over the mirrored image, too (last axis)")
+    correction_temperature: float = Field(1.0, gt=0, le=20, description="Logits are divided by it in a correction")
+    interval: int = Field(2, ge=1, le=100, description="Epochs between two corrections")
+    start_from: Literal["given", "corrected"] = Field("given", description="Correct the given or the last labels")
+    tau_foreground: float = Field(0.7, ge=0, le=1, description="A foreground class overwrites above this probability")
+    tau_background: float = Field(0.7, ge=0, le=1, description="Background overwrites above this probability")
+    concerns: Literal["both", "prediction"] = Field("both", description="What must be a class that is corrected")
+    constraint: Literal["case", "slice", "off"] = Field("case", description="Where a class must be shown to be added")
+    guard: bool = Field(True, description="Leave cases alone that would lose most of their foreground")
+
+    @field_validator("scales", "correction_scales", mode="before")
+    @classmethod
+    def _split_text(cls, value: Any) -> Any:
+        return tuple(v for v in value.split(",") if v.strip()) if isinstance(value, str) else value
+
+    @field_validator("scales", "correction_scales")
+    @classmethod
+    def _check_scales(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if 1.0 not in value or len(set(value)) < len(value) or not all(0.25 <= v <= 4 for v in value):
+            raise ValueError("scales are different numbers from 0.25 to 4, and 1 is among them")
+        return value
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"dice_weight": 0.0, "enlarged": 1.0, "skip": "none", "points": 1, "flips": True, "guard": False},
+        "segthor": _SEGTHOR,
+        "voc": {
+            "dice_weight": 0.0, "enlarged": 1.0, "temperature": 3.0, "correction_temperature": 3.0,
+            "learned_scales": True, "total": "sum", "skip": "none", "points": 10, "unit": "epoch", "flips": True,
+            "correction_scales": (0.75, 1.0, 1.5), "interval": 1, "tau_foreground": 0.8, "tau_background": 0.8,
+            "concerns": "prediction",
+        },
+        "as-released": {
+            **_SEGTHOR, "correction_temperature": 1.0, "predictions": "training", "start_from": "corrected",
+            "min_points": 1,
+        },
+    }  # fmt: skip
+
+
+_PUBLISHED_SPATIAL: Mapping[str, Any] = {
+    "dice_weight": 0.0, "gamma": 0.8, "cleanings": 1, "first": 0.5, "guard": 1.0, "least": 1.0, "until_unbiased": False,
+    "move": "logits", "cap": 0.0, "keep_components": False,
+}  # fmt: skip
+
+
+class SpatialCorrectionSettings(MethodSettings):
+    """Boundaries moved back by the bias that verified cases show; Yao et al., ICLR 2023."""
+
+    dice_weight: float = Field(1.0, ge=0, le=10, description="Weight of the soft Dice term")
+    gamma: float = Field(1.0, gt=0, le=2, description="Share of the measured bias that is taken back")
+    class_gamma: dict[str, float] = Field({}, description="Another gamma for some classes: liver=0.8,spleen=0.4")
+    cleanings: int = Field(3, ge=1, le=10, description="New starts on moved labels, at most")
+    first: float = Field(0.4, gt=0, lt=1, description="Share of the epochs before the first of them")
+    period: float = Field(0.2, gt=0, lt=1, description="Share of the epochs between two of them")
+    guard: float = Field(1.0, ge=0.1, le=10, description="Voxels that a boundary must be off by for a new start")
+    least: float = Field(0.4, ge=0.1, le=10, description="Voxels that a boundary must be off by to be moved at all")
+    until_unbiased: bool = Field(True, description="Start anew only where a boundary is off by that much")
+    move: Literal["boundary", "logits"] = Field("boundary", description="By the bias itself, or the published bump")
+    peak: float = Field(100.0, ge=50, le=100, description="Percentile of |logit| that the bump is as high as")
+    cap: float = Field(0.5, ge=0, le=1, description="Share of its inner depth that a class may lose; 0: all of it")
+    keep_components: bool = Field(True, description="Leave a component alone that would be erased")
+    self_training: bool = Field(True, description="Classes without a bias are relabelled by the prediction, too")
+    shared_divisor: bool = Field(False, description="Divide the bias by the number of classes, as the released code")
+    thick: float = Field(3.0, ge=1, le=100, description="Slices so much thicker than pixels are measured one by one")
+
+    @field_validator("class_gamma", mode="before")
+    @classmethod
+    def _split_pairs(cls, value: Any) -> Any:
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()] if isinstance(value, str) else ()
+        return {name.strip(): number for name, _, number in pairs} if isinstance(value, str) else value
+
+    @field_validator("class_gamma")
+    @classmethod
+    def _check_gammas(cls, value: dict[str, float]) -> dict[str, float]:
+        if not all(0 < v <= 2 for v in value.values()):
+            raise ValueError("the gamma of a class is over 0 and at most 2")
+        return value
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": _PUBLISHED_SPATIAL,
+        "as-released": {**_PUBLISHED_SPATIAL, "shared_divisor": True},
+    }
