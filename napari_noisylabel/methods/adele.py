@@ -52,6 +52,7 @@ class Adele(Method):
         skip: str = "level",
         skip_below: float = 0.05,
         min_points: int = 4,
+        earliest: float = 0.3,
         points: int = 0,
         unit: str = "point",
         trigger: str = "class",
@@ -72,13 +73,14 @@ class Adele(Method):
         self.consistency_weight, self.gate, self.gate_above = consistency_weight, gate, gate_above
         self.temperature, self.learned_scales, self.total = temperature, learned_scales, total
         self.save_memory = save_memory
-        self.change, self.skip, self.skip_below, self.min_points = change, skip, skip_below, min_points
+        self.change, self.skip, self.skip_below = change, skip, skip_below
+        self.min_points, self.earliest = min_points, earliest
         self.points, self.unit, self.trigger = points, unit, trigger
         self.predictions, self.correction_scales, self.flips = predictions, tuple(correction_scales), flips
         self.correction_temperature, self.interval, self.start_from = correction_temperature, interval, start_from
         self.tau_foreground, self.tau_background = tau_foreground, tau_background
         self.concerns, self.constraint, self.guard = concerns, constraint, guard
-        self._detector = Detector(change, skip, skip_below, min_points)
+        self._detector = Detector(change, skip, skip_below, min_points, earliest)
         self._tracks: tuple[Track, ...] = ()
         self._epochs = 0
         self._axes: tuple[int, ...] = ()

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_noisylabel.arrays.likelihood import best_class
 from napari_noisylabel.records import IGNORE
 
 MEAN_RANGE = (1e-3, 1 - 1e-3)  # the mean over scales is kept inside it
@@ -116,7 +117,7 @@ def opinion(probs: np.ndarray, foreground: float, background: float) -> Opinion:
     """Best class of probs (K, *spatial); sure where a foreground class or background passes its limit."""
     highest = probs[1:].max(0)
     sure = (highest > foreground) | (probs[0] > background)
-    return Opinion(probs.argmax(0).astype(np.uint8), sure, np.maximum(highest, probs[0]))
+    return Opinion(best_class(probs), sure, np.maximum(highest, probs[0]))
 
 
 @dataclass(frozen=True)

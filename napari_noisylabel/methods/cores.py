@@ -207,7 +207,8 @@ class Cores(Method):
         """Adds to the epoch's numbers of voxels per class; those of the prior in the box only, where it wants that."""
         near = known & formulas.foreground_box(labels, BOX_MARGIN) if self.prior == "box" else known
         sums = (
-            (self._labelled, known), (self._supported, known & supported), (self._given, near), (self._kept, near & kept),
+            (self._labelled, known), (self._supported, known & supported),
+            (self._given, near), (self._kept, near & kept),
         )  # fmt: skip
         for counts, where in sums:
             counts[track.name] += torch.bincount(labels[where], minlength=track.n_classes)
@@ -233,7 +234,8 @@ class Cores(Method):
         for case, mask in supported.items():
             labels = np.asarray(run.labels[case][track.name])
             counts += [_counts(labels[mask], track.n_classes), _counts(labels, track.n_classes)]
-        return np.flatnonzero(formulas.unsupported(*torch.from_numpy(counts), self.keep_at_least))
+        kept, labelled = torch.from_numpy(counts)
+        return np.flatnonzero(formulas.unsupported(kept, labelled, self.keep_at_least))
 
     def _second(self, run: FoldRun, batch: Batch) -> list[Tensor]:
         """Kept labels teach the strong view; rejected voxels learn to look the same in both views."""

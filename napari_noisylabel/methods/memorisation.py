@@ -21,12 +21,17 @@ from napari_noisylabel.methods.learning_curve import (
 
 @dataclass(frozen=True)
 class Detector:
-    """How memorisation is detected: see `learning_curve` for `change`, `skip` and `skip_below`."""
+    """How memorisation is detected: see `learning_curve` for `change`, `skip` and `skip_below`.
+
+    No class is switched on before the share `earliest` of the run is over: a curve that rests on
+    its way up looks learnt.
+    """
 
     change: float = 0.9
     skip: str = "level"
     skip_below: float = 0.05
     min_points: int = 4
+    earliest: float = 0.0
 
 
 class Watch:
@@ -68,7 +73,7 @@ class Watch:
         if self.fit is None:
             return False
         self.due = trigger_epoch(self.fit, total, detector.change, self.skipped * per_point)
-        return finished - 1 >= self.due
+        return finished - 1 >= self.due and finished >= detector.earliest * total
 
     def shown(self, name: str, detector: Detector, epochs: int, epochs_per_point: float = 1.0) -> list[Fit]:
         """The IoU with its curve, and the change of slope with the limit it must pass; x in epochs."""
@@ -81,7 +86,7 @@ class Watch:
         step = places(self.fitted_points, self.per_point)[-1] / max(1, self.fitted_points - 1)
         at = (np.arange(len(self.points)) - self.skipped) * step
         fitted = np.where(at >= 0, self.fit.at(np.maximum(at, 0)), 0.0)
-        known = {**self.fit._asdict(), "points left out": float(self.skipped), "epochs needed": (self.due + 1) * unit}
+        known = {**self.fit._asdict(), "points left out": float(self.skipped), "t*": self.due * unit}
         change = slope_change(self.fit, round(epochs / unit))
         t = tuple((i + 1 + self.skipped * self.per_point) * unit for i in range(len(change)))
         limit = (detector.change,) * len(t)
@@ -97,7 +102,7 @@ class Watch:
         if not self.seen:
             return "no voxel of this class in the labels of this fold"
         if self.fit is not None and self.due is not None:
-            needed = (self.due + 1) * unit
+            needed = max((self.due + 1) * unit, detector.earliest * epochs)
             late = ", which is after the last" if needed > epochs else ""
             return f"not corrected yet: the curve says after {needed:.3g} epochs{late}"
         if self.fitted_points >= detector.min_points:

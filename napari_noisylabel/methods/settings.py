@@ -62,7 +62,7 @@ class JcasSettings(MethodSettings):
     """Joint class-affinity segmentation (JCAS), Guo and Yuan, MICCAI 2022."""
 
     dice_weight: float = Field(1.0, ge=0, le=10, description="Weight of the soft Dice term")
-    warmup: float = Field(0.4, ge=0, le=1, description="Share of the epochs without transition matrices")
+    warmup: float = Field(0.2, ge=0, le=1, description="Share of the epochs without transition matrices")
     embedding: int = Field(16, ge=2, le=256, description="Channels of the embedding that affinity is made of")
     nodes: int = Field(1728, ge=8, le=16384, description="Most nodes of the coarse grid over a patch")
     inference_nodes: int = Field(0, ge=0, le=16384, description="The same for predictions; 0: as in training")
@@ -71,12 +71,12 @@ class JcasSettings(MethodSettings):
     rows: int = Field(256, ge=0, le=16384, description="Rows of the affinity matrix in a step's loss; 0: all")
     balanced: bool = Field(True, description="Same and different pairs count half each")
     affinity_weight: float = Field(0.5, ge=0, le=10, description="Weight of the pair loss")
-    volume_weight: float = Field(0.001, ge=0, le=10, description="Weight of the matrices' volume")
-    consistency_weight: float = Field(0.01, ge=0, le=10, description="Weight of the tie between the matrices")
+    volume_weight: float = Field(0.1, ge=0, le=10, description="Weight of the matrices' volume")
+    consistency_weight: float = Field(5.0, ge=0, le=10, description="Weight of the tie between the matrices")
     auxiliary_class_weight: float = Field(0.0, ge=0, le=10, description="Weight of a second head's class loss")
     auxiliary_affinity_weight: float = Field(0.0, ge=0, le=10, description="Weight of a second head's pair loss")
     initial_diagonal: float = Field(0.9, ge=0, lt=1, description="Of both matrices; 0: the published start")
-    transition_lr: float = Field(0.02, gt=0, le=1, description="Learning rate of the matrices")
+    transition_lr: float = Field(0.1, gt=0, le=1, description="Learning rate of the matrices")
     head_lr: float = Field(2e-3, gt=0, le=1, description="Learning rate of the embedding")
     prior: Literal["clean", "noisy"] = Field("clean", description="Class frequencies that tie the matrices")
     mirrored: bool = Field(False, description="Compare the matrices in opposite order, as the released code does")
@@ -138,7 +138,7 @@ class CoresSettings(MethodSettings):
 
 _SEGTHOR: Mapping[str, Any] = {  # the values of the medical experiment in the released code of ADELE
     "dice_weight": 0.0, "enlarged": 1.0, "temperature": 3.0, "correction_temperature": 3.0, "skip": "gain",
-    "skip_below": 0.1, "points": 1, "interval": 10, "constraint": "slice", "guard": False,
+    "skip_below": 0.1, "earliest": 0.0, "points": 1, "interval": 10, "constraint": "slice", "guard": False,
 }  # fmt: skip
 
 
@@ -160,6 +160,7 @@ class AdeleSettings(MethodSettings):
     skip: Literal["level", "gain", "none"] = Field("level", description="Epochs left out: low IoU, small gains, none")
     skip_below: float = Field(0.05, ge=0, le=1, description="IoU, or gain in IoU per point, below which to leave out")
     min_points: int = Field(4, ge=1, le=100, description="Points that a curve is fitted to at least")
+    earliest: float = Field(0.3, ge=0, le=1, description="Share of the epochs before which nothing is corrected")
     points: int = Field(0, ge=0, le=1000, description="Points of the IoU curve per epoch; 0: so that a run has 30")
     unit: Literal["point", "epoch"] = Field("point", description="Unit of time of the slope")
     trigger: Literal["class", "first"] = Field("class", description="Each class by itself, or all with the first")
@@ -188,13 +189,16 @@ class AdeleSettings(MethodSettings):
         return value
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"dice_weight": 0.0, "enlarged": 1.0, "skip": "none", "points": 1, "flips": True, "guard": False},
+        "paper": {
+            "dice_weight": 0.0, "enlarged": 1.0, "skip": "none", "earliest": 0.0, "points": 1, "flips": True,
+            "guard": False,
+        },
         "segthor": _SEGTHOR,
         "voc": {
             "dice_weight": 0.0, "enlarged": 1.0, "temperature": 3.0, "correction_temperature": 3.0,
-            "learned_scales": True, "total": "sum", "skip": "none", "points": 10, "unit": "epoch", "flips": True,
-            "correction_scales": (0.75, 1.0, 1.5), "interval": 1, "tau_foreground": 0.8, "tau_background": 0.8,
-            "concerns": "prediction",
+            "learned_scales": True, "total": "sum", "skip": "none", "earliest": 0.0, "points": 10,
+            "unit": "epoch", "flips": True, "correction_scales": (0.75, 1.0, 1.5), "interval": 1,
+            "tau_foreground": 0.8, "tau_background": 0.8, "concerns": "prediction",
         },
         "as-released": {
             **_SEGTHOR, "correction_temperature": 1.0, "predictions": "training", "start_from": "corrected",

@@ -153,8 +153,8 @@ def _warnings(kept: Mapping[str, float | None], guessed: Mapping[str, float | No
     if emptied:
         then = "the sieve lets it pass for now" if keep_at_least else "a smaller beta or a later sieve may keep it"
         found.append(
-            f"the network supports less than {least:.0%} of the labels of {', '.join(emptied)}, which does not mean that "
-            f"they are wrong: {then}"
+            f"the network supports less than {least:.0%} of the labels of {', '.join(emptied)}, which does not mean "
+            f"that they are wrong: {then}"
         )
     gone = [n for n, share in guessed.items() if share == 0 and kept[n] is not None and n not in emptied]
     if gone:

@@ -43,9 +43,7 @@ def test_a_known_mixture_is_recovered(rng):
         assert mixture.weights == pytest.approx((0.7, 0.3), abs=0.05)
 
 
-@pytest.mark.parametrize(
-    "draw", [np.random.Generator.standard_normal, np.random.Generator.standard_exponential]
-)
+@pytest.mark.parametrize("draw", [np.random.Generator.standard_normal, np.random.Generator.standard_exponential])
 def test_one_cloud_of_scores_is_not_split(rng, draw):
     mixtures = [fit_mixture_samples(draw(rng, 300)) for _ in range(15)]
 
@@ -63,11 +61,7 @@ def test_a_long_tail_is_not_split_however_many_voxels_it_has(rng):
 def test_the_order_of_the_scores_changes_nothing(rng):
     values = two_gaussians(rng, 500)
 
-    assert (
-        fit_mixture_samples(values)
-        == fit_mixture_samples(values[::-1])
-        == fit_mixture_samples(np.sort(values))
-    )
+    assert fit_mixture_samples(values) == fit_mixture_samples(values[::-1]) == fit_mixture_samples(np.sort(values))
 
 
 def test_the_smaller_mean_is_clean_even_where_most_scores_are_noisy(rng):
@@ -100,9 +94,7 @@ def test_the_fit_is_the_fixed_point_of_em_written_with_plain_loops():
         sds[c] = (variance + 5e-4) ** 0.5
 
     assert mixture.split
-    assert (*means, *sds, *weights) == pytest.approx(
-        (*mixture.means, *mixture.sds, *mixture.weights), abs=1e-4
-    )
+    assert (*means, *sds, *weights) == pytest.approx((*mixture.means, *mixture.sds, *mixture.weights), abs=1e-4)
 
 
 def responsibility(mixture, x, component):
@@ -212,3 +204,11 @@ def test_what_is_no_histogram_is_refused():
         fit_mixture_samples(np.array([1.0, np.inf]))
     with pytest.raises(InputError, match="at least one score"):
         fit_mixture_samples(np.array([np.nan]))
+
+
+def test_a_smaller_gain_in_bic_may_be_asked_for_and_one_gaussian_still_is_one():
+    rng = np.random.default_rng(0)
+    few = np.concatenate([rng.normal(0, 1, 40), rng.normal(4, 1.5, 20)])
+    gains = [g for g in range(60) if fit_mixture_samples(few, min_gain=g).split]
+    assert gains == list(range(len(gains))) and fit_mixture_samples(few) == fit_mixture_samples(few, min_gain=10)
+    assert not any(fit_mixture_samples(rng.normal(size=68), min_gain=4).split for _ in range(40))

@@ -189,15 +189,8 @@ def test_learned_weights_of_the_scales_start_equal_and_get_a_gradient():
 
 def quick(**settings: Any) -> Adele:
     """Corrects from the second epoch on."""
-    base = {
-        "points": 1,
-        "min_points": 2,
-        "skip": "none",
-        "change": 0.3,
-        "interval": 1,
-        "tau_foreground": 0.4,
-        "tau_background": 0.4,
-    }
+    when = {"earliest": 0.0, "points": 1, "min_points": 2, "skip": "none", "change": 0.3, "interval": 1}
+    base = {**when, "tau_foreground": 0.4, "tau_background": 0.4}
     return Adele(**{**base, **settings})
 
 
@@ -355,3 +348,88 @@ def test_scales_can_be_typed_and_must_hold_the_image_as_it_is():
     for wrong in ("0.7,1.5", "1,1", "1,9"):
         with pytest.raises(BadSetting, match="setting 'scales' of method 'adele' is not usable"):
             info.check({"scales": wrong})
+
+
+# ---------------------------------------------------------------- the whole method, on pictures of two organs
+
+
+def two_organs(spoil: bool, n: int = 24) -> tuple[list[CaseArrays], dict[str, np.ndarray]]:
+    """A large bright ellipse and a small grey disk, drawn too large or too small in every picture; and the truth."""
+    cases, truths = [], {}
+    y, x = np.mgrid[:40, :48]
+    for i in range(n):
+        rng = np.random.default_rng([5, i])
+        truth = np.zeros((40, 48), np.uint8)
+        cy, cx = rng.uniform(14, 24), rng.uniform(14, 20)
+        truth[((y - cy) * 1.2 / rng.uniform(9, 13)) ** 2 + ((x - cx) / rng.uniform(8, 12)) ** 2 <= 1] = 1
+        cy, cx = rng.uniform(10, 30), rng.uniform(37, 42)
+        truth[((y - cy) * 1.2) ** 2 + (x - cx) ** 2 <= rng.uniform(3, 4.5) ** 2] = 2
+        image = np.array([0, 1.0, 0.4])[truth] + rng.normal(0, 0.2, truth.shape)
+        labels = corrupt(truth, "under-over", 0.6, rng, (1.2, 1.0)).labels if spoil else truth
+        name, truths[f"{i:02}"] = f"{i:02}", truth
+        cases.append(CaseArrays(name, name, False, (1.2, 1.0), image[None].astype(np.float32), {"organ": labels}, {}))
+    return cases, truths
+
+
+def iou(found: dict[str, np.ndarray], truths: dict[str, np.ndarray]) -> np.ndarray:
+    """Mean IoU of both organs."""
+    each = [
+        [((f == k) & (truths[i] == k)).sum() / ((f == k) | (truths[i] == k)).sum() for k in (1, 2)]
+        for i, f in found.items()
+    ]
+    return np.mean(each, axis=0)
+
+
+def watched(folder, method, cases, truths, epochs: int = 20) -> tuple[Fold, np.ndarray]:
+    """Train without augmentation. Per epoch: share right and share as labelled of the wrong voxels, IoU of both organs."""
+    fold = a_fold(folder, cases, method, epochs, steps=10, augment=False)
+    wrong = {c.id: c.labels["organ"] != truths[c.id] for c in cases}
+    rows = []
+    for epoch in range(epochs):
+        go_on(fold, epoch + 1)
+        guess = {p.case: p.probs["organ"].argmax(0) for p in fold.predict()}
+        n = max(1, sum(w.sum() for w in wrong.values()))
+        right = sum((guess[i] == truths[i])[w].sum() for i, w in wrong.items()) / n
+        noisy = sum((guess[c.id] == c.labels["organ"])[wrong[c.id]].sum() for c in cases) / n
+        rows.append([right, noisy, *iou(guess, truths)])
+    return fold, np.array(rows)
+
+
+@pytest.mark.slow
+def test_plain_training_forgets_the_truth_where_labels_are_wrong_and_adele_keeps_it(tmp_path):
+    cases, truths = two_organs(spoil=True)
+    given = iou({c.id: c.labels["organ"] for c in cases}, truths)
+    _, plain = watched(tmp_path / "plain", CrossEntropy(), cases, truths)
+    right, noisy = plain[:, 0], plain[:, 1]
+    assert right[:8].max() > 0.7 and right[-1] < 0.3 and noisy[0] < 0.3 and noisy[-1] > 0.7
+    assert np.corrcoef(np.arange(20), noisy)[0, 1] > 0.9
+
+    fold, adele = watched(tmp_path / "adele", Adele(), cases, truths)
+    assert (adele[:, 2:].max(0) - adele[-1, 2:] < 0.04).all()  # the last epoch is about as good as the best
+    assert (plain[:, 2:].max(0) - plain[-1, 2:] > 0.1).all()
+    working = iou({c.id: fold.working_labels[c.id]["organ"] for c in cases}, truths)
+    assert (working > given + 0.1).all()
+    large, small = fold.method._watches["organ"][1:]
+    assert large.due < small.due and large.on <= small.on
+
+
+@pytest.mark.slow
+def test_clean_labels_stay_clean(tmp_path):
+    cases, truths = two_organs(spoil=False)
+    _, plain = watched(tmp_path / "plain", CrossEntropy(), cases, truths, epochs=14)
+    fold, adele = watched(tmp_path / "adele", Adele(), cases, truths, epochs=14)
+    assert any(w.on for w in fold.method._watches["organ"])
+    assert np.mean([(fold.working_labels[i]["organ"] != t).mean() for i, t in truths.items()]) < 0.02
+    assert (adele[-1, 2:] > plain[-1, 2:] - 0.03).all()
+
+
+@pytest.mark.slow
+def test_correcting_a_class_before_it_is_learnt_ruins_it_where_corrections_pile_up(tmp_path):
+    cases, truths = two_organs(spoil=True)
+    found = {}
+    for trigger in ("class", "first"):
+        method = Adele(trigger=trigger, earliest=0.0, skip="none", start_from="corrected", interval=1, guard=False)
+        method._detector = replace(method._detector, min_points=2)
+        fold, _ = watched(tmp_path / trigger, method, cases, truths, epochs=14)
+        found[trigger] = iou({c.id: fold.working_labels[c.id]["organ"] for c in cases}, truths)
+    assert found["class"][1] > found["first"][1] + 0.1

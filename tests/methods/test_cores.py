@@ -73,13 +73,13 @@ def some_run(method: Cores, epoch: int, epochs: int = 10) -> SimpleNamespace:
 @pytest.mark.parametrize("dice_weight", [0.0, 1.0])
 def test_without_regulariser_and_sieve_it_is_cross_entropy_to_the_last_bit(dice_weight):
     batch = some_batch(np.random.default_rng(0))
-    method = Cores(beta=0.0, sieve_from=1.0, dice_weight=dice_weight)
+    method = Cores(beta=0.0, sieve_from=1.0, dice_weight=dice_weight, consistency=0.0)
     run = some_run(method, epoch=3)
     assert torch.equal(method.loss(run, batch), CrossEntropy(dice_weight).loss(run, batch))
 
 
 def test_the_loss_of_a_sieved_batch_is_the_one_computed_voxel_by_voxel():
-    batch, method = some_batch(np.random.default_rng(0)), Cores(beta=1.5, dice_weight=0.0, margin=0.2)
+    batch, method = some_batch(np.random.default_rng(0)), Cores(consistency=0.0, beta=1.5, dice_weight=0.0, margin=0.2)
     run = some_run(method, epoch=6)
     found = float(method.loss(run, batch).detach())
 
@@ -98,7 +98,7 @@ def test_the_loss_of_a_sieved_batch_is_the_one_computed_voxel_by_voxel():
 
 
 def test_a_batch_of_which_nothing_is_kept_is_skipped():
-    batch, method = some_batch(np.random.default_rng(0)), Cores(margin=15.0, keep_at_least=0.0)
+    batch, method = some_batch(np.random.default_rng(0)), Cores(consistency=0.0, margin=15.0, keep_at_least=0.0)
     batch.verified["organ"][...] = False
     assert method.loss(some_run(method, epoch=6), batch) is None
     assert method.loss(some_run(method, epoch=1), batch) is not None  # nothing is sieved yet
@@ -106,7 +106,7 @@ def test_a_batch_of_which_nothing_is_kept_is_skipped():
 
 def test_the_prior_is_summed_over_the_epoch_and_refreshed_from_what_was_kept():
     rng = np.random.default_rng(0)
-    batches, method = [some_batch(rng), some_batch(rng)], Cores(prior="voxels", beta=1.0)
+    batches, method = [some_batch(rng), some_batch(rng)], Cores(consistency=0.0, prior="voxels", beta=1.0)
     run = some_run(method, epoch=6)
     logits = []
     for batch in batches:
@@ -254,8 +254,11 @@ def confidence(fold: Fold) -> float:
 
 
 def test_the_regulariser_makes_the_network_surer(tmp_path):
-    sure = trained_fold(tmp_path / "on", Cores(beta=1.5, beta_from=0.0, beta_full=0.2, sieve_from=1.0))
-    assert confidence(sure) > confidence(trained_fold(tmp_path / "off", Cores(beta=0.0, sieve_from=1.0))) + 0.01
+    sure = trained_fold(tmp_path / "on", Cores(beta=1.5, beta_from=0.0, beta_full=0.2, sieve_from=1.0, consistency=0.0))
+    assert (
+        confidence(sure)
+        > confidence(trained_fold(tmp_path / "off", Cores(beta=0.0, sieve_from=1.0, consistency=0.0))) + 0.01
+    )
 
 
 @pytest.mark.parametrize("level", ["voxel", "region", "supervoxel"])
@@ -270,7 +273,7 @@ def test_the_second_stage_freezes_what_an_evaluation_pass_kept(tmp_path, level):
 
 
 def test_the_inner_state_tells_what_was_kept_and_survives_the_journal(tmp_path):
-    method = Cores(sieve_from=0.2)
+    method = Cores(sieve_from=0.2, consistency=0.0)
     trained_fold(tmp_path, method)
     shown = {item.name: item for item in method.inner()}
     assert from_json(to_json(list(shown.values()))) == list(shown.values())
@@ -289,7 +292,7 @@ def test_the_inner_state_tells_what_was_kept_and_survives_the_journal(tmp_path):
 
 
 def test_an_emptied_class_is_told(tmp_path):
-    method = Cores(margin=14.0, sieve_from=0.2, keep_at_least=0.0)
+    method = Cores(margin=14.0, sieve_from=0.2, keep_at_least=0.0, consistency=0.0)
     trained_fold(tmp_path, method, epochs=2)
     notes = [item.text for item in method.inner() if isinstance(item, Note)]
     assert any("less than 10% of the labels of organ/background, organ/organ" in text for text in notes)
@@ -308,7 +311,10 @@ def test_a_class_that_the_sieve_would_empty_passes_it(tmp_path, least, share):
 
 
 def blobs(noise: float, beta: float, seed: int) -> dict[str, float | np.ndarray]:
-    """Four Gaussian blobs in 20 dimensions, random ReLU features, a linear softmax, the published schedule."""
+    """Four Gaussian blobs in 20 dimensions, random ReLU features, a linear softmax, the published schedule.
+
+    The scale of the features (10) is ours: with it plain training learns the wrong labels by heart.
+    """
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(4, 20))
     centres *= 4 / np.linalg.norm(centres, axis=1, keepdims=True)
@@ -318,11 +324,12 @@ def blobs(noise: float, beta: float, seed: int) -> dict[str, float | np.ndarray]
     noisy = truth if not noise else (rng.random((4000, 1)) > drawn.cumsum(1)).sum(1).clip(max=3)
     project, offset = rng.normal(size=(20, 600)) / 20**0.5, rng.normal(size=600)
     features, f_unseen = (
-        torch.from_numpy(np.maximum(v @ project + offset, 0) * 6 / 600**0.5).float() for v in (x, x_unseen)
+        torch.from_numpy(np.c_[np.maximum(v @ project + offset, 0) * 10 / 600**0.5, np.ones(4000)]).float()
+        for v in (x, x_unseen)
     )
     labels = torch.from_numpy(noisy)
     given = torch.bincount(labels, minlength=4).double()
-    prior, weights = given / given.sum(), torch.zeros(600, 4, requires_grad=True)
+    prior, weights = given / given.sum(), torch.zeros(601, 4, requires_grad=True)
     order = torch.Generator().manual_seed(seed)
     for epoch in range(100):
         b = formulas.beta_at(epoch, 100, beta, 0.1, 0.4)
@@ -356,8 +363,8 @@ def test_the_sieve_finds_instance_dependent_noise_and_training_profits(seed):
     assert cores["precision"] >= 0.97 and cores["recall"] >= 0.95
     assert cores["accuracy"] >= plain["accuracy"] + 0.10
     assert cores["confidence"] > 0.95 > 0.75 > plain["confidence"]
-    humps = [np.abs(r["s"]) > 0.5 * np.abs(r["s"]).max() for r in (cores, plain)]  # far from the threshold
-    assert humps[0].mean() > 0.9 and humps[1].mean() < 0.6
+    between = [(np.abs(r["s"]) < 0.2 * np.abs(r["s"]).max()).mean() for r in (cores, plain)]  # the two humps
+    assert between[0] < 0.03 and between[1] > 0.1
 
 
 @pytest.mark.slow

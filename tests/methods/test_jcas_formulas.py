@@ -83,7 +83,10 @@ def test_a_right_affinity_takes_isolated_errors_out_of_noisy_logits():
 # ---------------------------------------------------------------- transition matrices
 
 
-@pytest.mark.parametrize(("n", "diagonal", "beside", "volume"), [(4, 0.7366, 0.0878, -1.298), (2, 0.8935, 0.1065, -0.2395)])  # fmt: skip
+STARTS = [(4, 0.7366, 0.0878, -1.298), (2, 0.8935, 0.1065, -0.2395)]
+
+
+@pytest.mark.parametrize(("n", "diagonal", "beside", "volume"), STARTS)
 def test_a_transition_matrix_starts_as_in_the_released_code(n, diagonal, beside, volume):
     found = jcas.transition_matrix(torch.full((n, n), -2.0))
     assert float(found[0, 0]) == pytest.approx(diagonal, abs=1e-4)
@@ -145,7 +148,9 @@ def test_clean_frequencies_are_found_again_from_noisy_ones():
 
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_the_tie_draws_the_pair_matrix_to_what_the_class_matrix_implies_and_not_to_its_mirror_image(mirrored):
-    implied = jcas.pair_transition(some_transition(np.random.default_rng(4), 3, 0.3).float(), torch.tensor([0.6, 0.2, 0.2]))
+    implied = jcas.pair_transition(
+        some_transition(np.random.default_rng(4), 3, 0.3).float(), torch.tensor([0.6, 0.2, 0.2])
+    )
     target = jcas.implied_order(implied, mirrored)
     free = torch.full((2, 2), -2.0, requires_grad=True)
     optimizer = torch.optim.Adam([free], lr=0.05)

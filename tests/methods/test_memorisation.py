@@ -67,6 +67,12 @@ def test_too_few_points_are_not_fitted():
     assert learnt(0.5, 4).on == 4
 
 
+def test_no_class_is_switched_on_before_the_earliest_time_and_it_says_when():
+    early = Detector(earliest=0.3)
+    assert learnt(2.0, 40, detector=early).on == 30 and learnt(2.0, 40, detector=early, epochs=20).on == 8
+    assert "after 30 epochs" in learnt(2.0, 12, detector=early)._why(early, 100, 1.0)
+
+
 def test_a_trigger_after_the_last_epoch_is_told_as_such():
     watch = learnt(4.0, 10, epochs=10)
     assert watch.on is None and "which is after the last" in watch._why(DEFAULT, 10, 1.0)
@@ -90,7 +96,7 @@ def test_half_epochs_as_units_are_shown_in_epochs():
     watch = learnt(2.0, 8)
     watch.on = 4
     iou, slope = watch.shown("organ/liver", DEFAULT, 50, 0.5)
-    assert iou.x == tuple(i / 2 for i in range(1, 9)) and iou.parameters["epochs needed"] == 4
+    assert iou.x == tuple(i / 2 for i in range(1, 9)) and iou.parameters["t*"] == 3.5
     assert len(slope.x) == 99 and slope.x[:2] == (0.5, 1.0)
 
 
@@ -99,7 +105,7 @@ def test_what_is_shown_is_the_curve_at_its_points_and_the_limit_it_has_to_pass()
     iou, slope = watch.shown("organ/liver", DEFAULT, 30)
     assert iou.name == "IoU of organ/liver" and iou.x == tuple(range(1, 13)) and iou.mark == watch.on == 10
     np.testing.assert_allclose(iou.fitted[2:10], iou.y[2:10], atol=1e-3)
-    assert iou.parameters["epochs needed"] == iou.mark and iou.note == "corrected since 10 epochs were finished"
+    assert iou.parameters["t*"] + 1 == iou.mark and iou.note == "corrected since 10 epochs were finished"
     passed = [x for x, y, limit in zip(slope.x, slope.y, slope.fitted, strict=True) if y > limit]
     assert set(slope.fitted) == {0.9} and passed[0] == watch.due
     assert watch.shown("a/b", DEFAULT, 30) and Watch().shown("a/b", DEFAULT, 30)[0].fitted == ()
