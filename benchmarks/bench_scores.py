@@ -4,9 +4,10 @@ Both get the same labels and probabilities of made-up volumes, in one process. T
 proposal, likelihood and regions, with its own functions, as scoring and filtering call them (case level); cleanlab:
 `get_label_quality_scores` (softmin) and `find_label_issues` with `n_jobs=1` and its own batch size (a volume at a time;
 one batch of all was slower).
-The networks that saw a case are played by the same probabilities: they cost what others would. Reading files counts
-for neither, and cleanlab is given its float32 probabilities ready made. Seconds are of processor time, which a busy
-machine changes least; with OMP_NUM_THREADS=1 they are seconds of one thread.
+The networks that saw a case are played by the same probabilities: they cost what others would. Reading and writing
+files counts for neither, nor does what is kept only to be looked at (the probabilities as bytes). Both are given their
+probabilities ready made: the program half floats, as networks leave them for it, cleanlab float32. Seconds are of
+processor time, which a busy machine changes least; with OMP_NUM_THREADS=1 they are seconds of one thread.
 Goal: at least 5 times faster. Takes about a minute; `--cases N` and `--shape Z Y X` change the size.
 """
 
@@ -25,6 +26,7 @@ from napari_noisylabel.arrays.noise import corrupt
 from napari_noisylabel.arrays.phantom import phantom
 from napari_noisylabel.arrays.regions import find_regions
 from napari_noisylabel.engine.filter import THRESHOLDS
+from napari_noisylabel.engine.score import _distances
 from napari_noisylabel.methods import method_info
 from napari_noisylabel.methods.base import Evidence
 from napari_noisylabel.records import FilterLevel, Track
@@ -47,7 +49,7 @@ def main() -> None:
         f"{len(cases)} cases, {voxels / 1e6:.1f} million voxels, {len(CLASSES)} classes; median of {options.repeats}\n"
     )
     both = {"the program": the_program, "cleanlab": cleanlab}
-    ready = {"the program": cases, "cleanlab": stacked(cases)}
+    ready = {"the program": halved(cases), "cleanlab": stacked(cases)}
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in both}
     for _ in range(options.repeats):  # in turn, so that a busy moment meets both
         for name, work in both.items():
@@ -86,16 +88,13 @@ def the_program(cases: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
 
 
 def scores(method: Any, track: Track, labels: np.ndarray, probs: np.ndarray) -> dict[str, np.ndarray]:
-    """What `engine.score.score_case` computes of a case."""
-    shares = (probs / np.float32(255)).astype(np.float16)
-    evidence = Evidence("case", track, shares, labels, SPACING, None)
+    """What `engine.score.score_case` computes of a case for its regions."""
+    evidence = Evidence("case", track, probs, labels, SPACING, None)
     proposal, opposed = (method.propose(evidence).astype(np.uint8) for _ in range(2))
     stored = lk.to_uint16(method.score(evidence))
     lk.score_histogram(stored, labels, track.n_classes, None)
-    pairs = ((labels, proposal), (labels, opposed), (proposal, opposed))
-    classes = range(1, track.n_classes)
-    moved = [[np.nan, *(lk.displacement(a, b, k, (0, 1, 2)) for k in classes)] for a, b in pairs]
-    rejected = lk.as_uint8(lk.rejection(shares, shares, labels))
+    moved = _distances(labels, proposal, opposed, track.n_classes, (0, 1, 2), None)
+    rejected = lk.as_uint8(lk.rejection(probs, probs, labels))
     return {"proposal": proposal, "score": stored, "rejection": rejected, "moved": np.array(moved)}
 
 
@@ -114,6 +113,11 @@ def regions(labels: np.ndarray, scored: dict[str, np.ndarray], shown: np.ndarray
     enough = shown >= np.ceil(THRESHOLDS[FilterLevel.CASE] * 255 - 1e-6)
     found = find_regions(labels, scored["proposal"], enough, SPACING)
     return found.means(shown) * found.sizes  # the gain, by which they are ranked
+
+
+def halved(cases: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Labels, and probabilities (K, Z, Y, X) float16, as a prediction holds them."""
+    return [(labels, (probs / np.float32(255)).astype(np.float16)) for labels, probs in cases]
 
 
 def stacked(cases: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

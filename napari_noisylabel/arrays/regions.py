@@ -6,13 +6,22 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from itertools import product
 from math import ceil, prod
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from napari_noisylabel.arrays.strips import (
+    Strips,
+    boxes,
+    by_first,
+    count_contacts,
+    cut,
+    joined,
+    rows_around,
+    rows_before,
+    strips_of,
+    touching,
+)
 from napari_noisylabel.errors import BadLabels, BadSetting, ShapeMismatch
 
 SPLIT_MM = 20.0  # a region longer than this is more than one decision
@@ -95,24 +104,26 @@ def find_regions(
     labels, proposal, suspicious = np.asarray(labels), np.asarray(proposal), np.asarray(suspicious, bool)
     _check(labels, proposal, suspicious, spacing, split_mm)
     indices = np.flatnonzero(suspicious & (labels != proposal))
-    pairs = _pair_codes(labels.reshape(-1)[indices], proposal.reshape(-1)[indices])
-    coords = np.stack(np.unravel_index(indices, labels.shape))
-    component = _connected(coords, pairs)
+    codes = _pair_codes(labels.reshape(-1)[indices], proposal.reshape(-1)[indices])
+    strips, codes = strips_of(indices, codes, labels.shape)
+    pairs = _of_one_code(touching(strips, strips, rows_before(labels.ndim)), codes)
+    component = joined(pairs, len(strips))
 
     smallest = max(min_voxels, ceil(min_volume / prod(spacing) - 1e-9))
-    large = (np.bincount(component) >= smallest)[component]
-    indices, pairs, coords, component = indices[large], pairs[large], coords[:, large], component[large]
+    large = (_sizes(strips, component) >= smallest)[component]
+    strips, pairs = strips.take(np.flatnonzero(large)), _among(pairs, large)
+    codes, component = codes[large], by_first(component[large])
 
-    piece = _split(coords, component, np.asarray(spacing, np.float64), split_mm)
-    piece = _by_first_voxel(piece)
-    contacts = _crumb_contacts(piece, smallest, component, indices, coords, labels.shape)
-    piece = _by_first_voxel(_merge_crumbs(piece, smallest, contacts))
-    return _collect(piece, indices, coords, pairs)
+    strips, origin, piece = _split(strips, pairs, component, np.asarray(spacing, np.float64), split_mm)
+    piece = by_first(piece)
+    contacts = _crumb_contacts(strips, piece, component[origin], smallest)
+    piece = by_first(_merge_crumbs(_sizes(strips, piece).tolist(), smallest, contacts)[piece])
+    return _collect(strips, piece, codes[origin])
 
 
 # ---------------------------------------------------------------- connect, cut, merge
-# From here on only the M suspicious voxels are looked at, in C order: `indices` (M,), `coords`
-# (ndim, M), and the number of the component or piece that each belongs to, (M,) int64.
+# From here on only the S strips of suspicious voxels are looked at, in C order, with the number of the component or
+# piece that each belongs to, (S,) int64.
 
 
 def _pair_codes(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -126,99 +137,65 @@ def _pair_codes(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return before.astype(np.uint16) << 8 | after.astype(np.uint16)
 
 
-def _connected(coords: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Component 0, 1, ... of each voxel; only voxels with equal codes (> 0) hold together.
-
-    Runs along the last axis are joined instead of voxels: there are fewer, and no array is as large as the box
-    around all of them. Of a CT that takes a third of the time that labelling the box takes.
-    """
-    if not codes.size:
-        return np.zeros(0, np.int64)
-    widths = coords.max(axis=1) + 3  # so that what is beside an edge is no voxel of the next row
-    place = np.ravel_multi_index(tuple(coords + 1), tuple(widths))
-    head = np.ones(place.size, bool)
-    head[1:] = (place[1:] != place[:-1] + 1) | (codes[1:] != codes[:-1])
-    first = np.flatnonzero(head)
-    start, stop = place[first], place[np.append(first[1:], place.size) - 1] + 1
-    pairs = [np.zeros((2, 0), np.int64)]
-    for row in _rows_before(widths):
-        low, high = np.searchsorted(stop, start - row), np.searchsorted(start, stop - row, side="right")
-        run = np.repeat(np.arange(first.size), high - low)
-        other = np.arange(run.size) + np.repeat(low - np.cumsum(high - low) + (high - low), high - low)
-        pairs.append(np.stack([run, other])[:, codes[first[run]] == codes[first[other]]])
-    a, b = np.concatenate(pairs, axis=1)
-    _, component = connected_components(coo_array((np.ones(a.size, bool), (a, b)), (first.size,) * 2), directed=False)
-    return _by_first_voxel(component.astype(np.int64))[np.cumsum(head) - 1]
+def _of_one_code(pairs: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The pairs (2, E) whose two strips change from the same class to the same."""
+    return np.compress(np.equal(*codes.take(pairs)), pairs, axis=1)
 
 
-def _rows_before(widths: np.ndarray) -> list[int]:
-    """How far behind a voxel the rows lie that touch its row and come before it, in flat indices."""
-    strides = np.cumprod([1, *widths[:0:-1]])[::-1]
-    steps = [np.dot((*step, 0), strides) for step in product((-1, 0, 1), repeat=len(widths) - 1)]
-    return [-int(step) for step in steps if step < 0]
+def _among(pairs: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Pairs (2, E) of the strips that are kept, with their new numbers; strips of a pair go or stay together."""
+    return (np.cumsum(kept) - 1).take(np.compress(kept.take(pairs[0]), pairs, axis=1))
 
 
-def _split(coords: np.ndarray, component: np.ndarray, spacing: np.ndarray, split_mm: float) -> np.ndarray:
-    """Piece of each voxel: connected, and along no axis longer than `split_mm` (or one voxel).
+def _split(
+    strips: Strips, pairs: np.ndarray, component: np.ndarray, spacing: np.ndarray, split_mm: float
+) -> tuple[Strips, np.ndarray, np.ndarray]:
+    """Pieces that are connected, and along no axis longer than `split_mm` (or one voxel).
 
     In each round every long piece is cut into equal slabs across its longest axis, and what the
     cuts leave unconnected parts. So there are at most as many rounds as axes.
+
+    Returns the strips as they are then, of which strip each is a part, (T,), and the piece of each, (T,).
     """
     step = np.maximum(1, np.floor(split_mm / spacing + 1e-9)).astype(np.int64)
-    piece, active = component.copy(), np.arange(component.size)
-    while True:
-        start, stop = _boxes(coords[:, active], piece[active])
+    origin, piece = np.arange(len(strips)), component
+    while len(strips):
+        start, stop = boxes(strips, piece)
         slabs = -((start - stop) // step)
-        is_long = (slabs > 1).any(axis=1)
-        active = active[is_long[piece[active]]]
-        if not active.size:
-            return piece
+        if (slabs <= 1).all():
+            break
         axis = np.where(slabs > 1, (stop - start) * spacing, 0.0).argmax(axis=1)
         row = np.arange(len(axis))
-        start, length, slabs = start[row, axis], (stop - start)[row, axis], slabs[row, axis] * is_long
-
-        now = piece[active]
-        slab = (coords[axis[now], active] - start[now]) * slabs[now] // length[now]
-        codes = (np.cumsum(slabs) - slabs)[now] + slab + 1
-        codes = codes.astype(np.min_scalar_type(int(slabs.sum())))
-        piece[active] = piece.max() + 1 + _connected(coords[:, active], codes)
+        grid = axis, start[row, axis], (stop - start)[row, axis], slabs[row, axis]
+        strips, pairs, part_of = cut(strips, pairs, *(of.take(piece) for of in grid))
+        origin, piece = origin[part_of], joined(pairs, len(strips))
+    return strips, origin, piece
 
 
-def _crumb_contacts(
-    piece: np.ndarray,
-    smallest: int,
-    component: np.ndarray,
-    indices: np.ndarray,
-    coords: np.ndarray,
-    shape: tuple[int, ...],
-) -> dict[int, Counter[int]]:
+def _crumb_contacts(strips: Strips, piece: np.ndarray, component: np.ndarray, smallest: int) -> dict[int, Counter[int]]:
     """For each piece below `smallest`: how often its voxels touch each other piece of its component."""
-    n = int(piece.max(initial=-1)) + 1
-    crumbs = np.flatnonzero((np.bincount(piece, minlength=n) < smallest)[piece])
-    pairs = [np.zeros(0, np.int64)]
-    for step in product((-1, 0, 1), repeat=len(shape)):
-        beside = coords[:, crumbs] + np.array(step)[:, None]
-        inside = ((beside >= 0) & (beside < np.array(shape)[:, None])).all(axis=0)
-        flat = np.ravel_multi_index(tuple(beside[:, inside]), shape)
-        mine, other = crumbs[inside], np.searchsorted(indices, flat)
-        other[other == len(indices)] = 0
-        touch = indices[other] == flat
-        mine, other = mine[touch], other[touch]
-        touch = (component[mine] == component[other]) & (piece[mine] != piece[other])
-        pairs.append(piece[mine[touch]] * n + piece[other[touch]])
+    sizes = _sizes(strips, piece)
+    crumbs = np.flatnonzero((sizes < smallest)[piece])
+    mine, other = touching(strips.take(crumbs), strips, rows_around(len(strips.shape)))
+    mine = crumbs[mine]
+    beside = (component[mine] == component[other]) & (piece[mine] != piece[other])
+    mine, other = mine[beside], other[beside]
+
+    pair, which = np.unique(piece[mine] * len(sizes) + piece[other], return_inverse=True)
+    counts = np.bincount(which, count_contacts(strips.take(mine), strips.take(other)))
     contacts: dict[int, Counter[int]] = defaultdict(Counter)
-    for pair, count in zip(*np.unique(np.concatenate(pairs), return_counts=True), strict=True):
-        contacts[int(pair) // n][int(pair) % n] = int(count)
+    for both, count in zip(pair.tolist(), counts.tolist(), strict=True):
+        crumb, beside_it = divmod(both, len(sizes))
+        contacts[crumb][beside_it] = int(count)
     return contacts
 
 
-def _merge_crumbs(piece: np.ndarray, smallest: int, contacts: dict[int, Counter[int]]) -> np.ndarray:
-    """Piece of each voxel after every crumb went to the neighbour it touches most.
+def _merge_crumbs(sizes: list[int], smallest: int, contacts: dict[int, Counter[int]]) -> np.ndarray:
+    """The piece that each piece, (N,), is part of after every crumb went to the neighbour it touches most.
 
     The smallest crumb goes first, and of neighbours touched as much it takes the smallest, so
     that a thread of crumbs falls into several pieces and not into one; then the first.
     """
-    sizes = np.bincount(piece).tolist()
     heir = np.arange(len(sizes))
     queue = [(sizes[crumb], crumb) for crumb in contacts]
     heapify(queue)
@@ -241,44 +218,30 @@ def _merge_crumbs(piece: np.ndarray, smallest: int, contacts: dict[int, Counter[
                 heappush(queue, (sizes[into], into))
     while (heir[heir] != heir).any():
         heir = heir[heir]
-    return heir[piece]
+    return heir
 
 
 # ---------------------------------------------------------------- number, measure, lay out
 
 
-def _by_first_voxel(piece: np.ndarray) -> np.ndarray:
-    """The same pieces, numbered 0, 1, ... in the order of their first voxels."""
-    first = np.full(int(piece.max(initial=-1)) + 1, piece.size)
-    np.minimum.at(first, piece, np.arange(piece.size))
-    number = np.empty_like(first)
-    number[np.argsort(first)] = np.arange(len(first))
-    return number[piece]
+def _sizes(strips: Strips, number: np.ndarray) -> np.ndarray:
+    """Voxels of each component or piece, (N,) int64."""
+    return np.bincount(number, strips.length).astype(np.int64)
 
 
-def _boxes(coords: np.ndarray, piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bounding boxes (N, ndim), half open; a number without voxels gets start = stop = 0."""
-    n = int(piece.max(initial=-1)) + 1
-    start = np.full((n, len(coords)), np.iinfo(np.int64).max)
-    stop = np.zeros((n, len(coords)), np.int64)
-    for axis, along in enumerate(coords):
-        np.minimum.at(start[:, axis], piece, along)
-        np.maximum.at(stop[:, axis], piece, along + 1)
-    return np.minimum(start, stop), stop
-
-
-def _collect(piece: np.ndarray, indices: np.ndarray, coords: np.ndarray, pairs: np.ndarray) -> Components:
+def _collect(strips: Strips, piece: np.ndarray, codes: np.ndarray) -> Components:
     order = np.argsort(piece, kind="stable")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(piece))]).astype(np.int64)
-    pair = pairs[order][offsets[:-1]]
-    start, stop = _boxes(coords, piece)
+    sizes = _sizes(strips, piece)
+    start, stop = boxes(strips, piece)
+    code = np.zeros(len(sizes), np.uint16)
+    code[piece] = codes
     return Components(
-        from_class=(pair >> 8).astype(np.uint8),
-        to_class=(pair & 255).astype(np.uint8),
+        from_class=(code >> 8).astype(np.uint8),
+        to_class=(code & 255).astype(np.uint8),
         start=start,
         stop=stop,
-        offsets=offsets,
-        indices=indices[order],
+        offsets=np.concatenate([[0], np.cumsum(sizes)]),
+        indices=strips.take(order).indices(),
     )
 
 

@@ -39,6 +39,22 @@ def test_a_histogram_counts_what_a_loop_counts():
     assert np.allclose((edges[1:] + edges[:-1]) / 2, lk.bin_centres())
 
 
+def test_half_floats_become_single_ones_exactly():
+    every = np.arange(0x7C00, dtype=np.uint16).view(np.float16)  # all that are finite and >= 0, subnormal ones, too
+    np.testing.assert_array_equal(lk.as_single(every[::-1]), every[::-1].astype(np.float32))
+    assert lk.as_single(every).dtype == lk.as_single(np.ones(2)).dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_storing_scores_rounds_block_by_block_as_it_does_at_once(dtype, monkeypatch):
+    monkeypatch.setattr(lk, "BLOCK", 100)
+    values = np.random.default_rng(0).normal(4, 6, (7, 9, 11)).astype(dtype)
+    score = values.astype(np.float32)
+    expected = np.round(np.clip(score, 0, 16) * (65535 / 16)).astype(np.uint16)
+    np.testing.assert_array_equal(lk.to_uint16(score.T), expected.T)
+    np.testing.assert_array_equal(lk.as_uint8(values), np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8))
+
+
 def test_log_odds_are_those_of_the_probability_and_rise():
     p = np.array([0.999, 0.9, 0.5, 0.01])  # p(label)
     np.testing.assert_allclose(lk.log_odds(-np.log(p)), np.log((1 - p) / p), rtol=1e-6)
@@ -108,20 +124,42 @@ def test_clean_cases_stay_clean_and_a_project_that_is_wrong_throughout_does_not(
     assert (found[:60] > 0.5).mean() < 0.05 and (found[60:120] > 0.9).all() and found[120] == 0
 
 
+@pytest.mark.parametrize("shape", [(12, 15), (5, 9, 8)])
+def test_displacement_is_what_a_loop_over_voxels_counts(shape):
+    rng = np.random.default_rng(len(shape))
+    for _ in range(5):
+        a, b = (rng.choice([0, 1, 2], shape, p=[0.2, 0.1, 0.7]).astype(np.uint8) for _ in range(2))
+        a[:2], b[:3], b[..., -2:] = 0, 0, 0
+        axes = range(len(shape))[-2:]
+        surface = (rim(a == 2, axes) + rim(b == 2, axes)) / 2
+        assert lk.displacement(a, b, 2, axes) == ((a == 2) != (b == 2)).sum() / surface
+
+
+def rim(mask, axes):
+    """Voxels of `mask` beside one that is in the array and not in the mask."""
+    def open_at(voxel):
+        sides = [np.add(voxel, d * np.eye(mask.ndim, dtype=int)[axis]) for axis in axes for d in (-1, 1)]
+        return any((s >= 0).all() and (s < mask.shape).all() and not mask[tuple(s)] for s in sides)
+
+    return sum(open_at(voxel) for voxel in np.argwhere(mask))
+
+
 def test_networks_that_do_not_agree_allow_more():
     seen, between = np.array([1.5, 1.5, np.nan, 1.5]), np.array([0.1, 3.0, 1.0, np.nan])
     np.testing.assert_allclose(lk.excess(seen, between), [1.5, 1.5 / 3.9, np.nan, 1.5])
 
 
-def test_rejection_is_what_a_loop_finds():
+@pytest.mark.parametrize("dtypes", [(np.float16, np.float16), (np.float32, np.float64), (np.float16, np.float32)])
+def test_rejection_is_what_a_loop_finds(dtypes):
     rng = np.random.default_rng(0)
-    unseen, seen = rng.dirichlet([1, 1, 1], (2, 7, 9)).transpose(0, 3, 1, 2)
+    both = rng.dirichlet([1, 1, 1], (2, 7, 9)).transpose(0, 3, 1, 2)
+    unseen, seen = (probs.astype(dtype) for probs, dtype in zip(both, dtypes, strict=True))
     labels = rng.choice([0, 1, 2, IGNORE], (7, 9)).astype(np.uint8)
     found = lk.rejection(unseen, seen, labels)
     for y, x in np.ndindex(7, 9):
         k, a, b = int(labels[y, x]), unseen[:, y, x], seen[:, y, x]
         same = k != IGNORE and a.argmax() == b.argmax()
-        assert found[y, x] == pytest.approx(1 - max(a[k], b[k]) if same else 0.0, abs=1e-6)
+        assert found[y, x] == pytest.approx(1 - float(max(a[k], b[k])) if same else 0.0, abs=1e-6)
 
 
 def test_the_map_of_a_case_takes_the_worse_drawn_of_the_two_classes():

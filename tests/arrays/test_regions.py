@@ -8,8 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from napari_noisylabel.arrays import regions as regions_module
-from napari_noisylabel.arrays.components import label_components
 from napari_noisylabel.arrays.regions import find_regions
 from napari_noisylabel.errors import BadLabels, BadSetting, ShapeMismatch
 
@@ -169,18 +167,35 @@ def test_the_memory_layout_does_not_change_the_regions():
     assert_same(find_regions(*maps, SPACING), find_regions(*map(np.asfortranarray, maps), SPACING))
 
 
-@pytest.mark.parametrize("shape", [(9, 14), (5, 8, 11), (3, 1, 9), (1, 7)])
-@pytest.mark.parametrize("density", [0.1, 0.4, 0.8, 1.0])
-def test_voxels_hold_together_as_they_do_in_the_box_around_them(shape, density):
-    rng = np.random.default_rng(int(100 * density))
-    volume = (rng.integers(1, 4, shape) * (rng.random(shape) < density)).astype(np.uint16)
-    inside = np.nonzero(volume)
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), split_mm=st.sampled_from([1.5, 4.0, 7.0]), ndim=st.sampled_from([1, 2, 3]))
+def test_regions_are_the_pieces_that_cutting_voxel_by_voxel_leaves(seed, split_mm, ndim):
+    rng = np.random.default_rng(seed)
+    shape, spacing = rng.integers(1, 4 + 36 // ndim**2, ndim), rng.choice([0.4, 1.0, 3.0], ndim)
+    smooth = [ndimage.gaussian_filter(rng.random(shape), 1.0) for _ in range(3)]
+    proposal = np.argmax(smooth, axis=0).astype(np.uint8)
 
-    joined = regions_module._connected(np.stack(inside), volume[inside])
+    regions = regions_of(proposal, spacing, split_mm=split_mm, min_voxels=1, min_volume=0)
 
-    expected, n = label_components(volume)
-    np.testing.assert_array_equal(joined, expected[inside].astype(np.int64) - 1)
-    assert len(np.unique(joined)) == n
+    pieces = [piece for code in (1, 2) for piece in pieces_of(proposal == code, spacing, split_mm)]
+    found = [np.flatnonzero(piece).tolist() for piece in pieces]
+    assert sorted(found) == [regions.voxels(i).tolist() for i in range(len(regions))]
+
+
+def pieces_of(mask, spacing, split_mm):
+    """Masks of the connected parts of `mask`, long ones in slabs, and what is connected there again."""
+    numbers, n = ndimage.label(mask, np.ones((3,) * mask.ndim))
+    for part in (numbers == i for i in range(1, n + 1)):
+        inside = np.argwhere(part)
+        extent = np.ptp(inside, axis=0) + 1
+        slabs = np.ceil(extent / np.maximum(1, np.floor(split_mm / spacing + 1e-9))).astype(int)
+        if slabs.max(initial=1) == 1:
+            yield part
+            continue
+        axis = np.where(slabs > 1, extent * spacing, 0).argmax()
+        slab = (np.indices(mask.shape)[axis] - inside.min(axis=0)[axis]) * slabs[axis] // extent[axis]
+        for i in range(slabs[axis]):
+            yield from pieces_of(part & (slab == i), spacing, split_mm)
 
 
 def test_regions_come_in_the_order_of_their_first_voxels():

@@ -7,13 +7,17 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from napari_noisylabel.arrays.metrics import dice
 from napari_noisylabel.arrays.noise import corrupt
 from napari_noisylabel.arrays.noise_instance import draw_rates, instance_probs
 from napari_noisylabel.arrays.phantom import phantom
+from napari_noisylabel.engine.casemaps import CaseScores
 from napari_noisylabel.engine.data import CaseArrays, prepare
 from napari_noisylabel.engine.fold import Fold, FoldSpec
 from napari_noisylabel.engine.patches import PatchPlan
 from napari_noisylabel.engine.settings import EngineSettings
+from napari_noisylabel.engine.spec import RunSpec
+from napari_noisylabel.engine.train import train
 from napari_noisylabel.errors import BadSetting
 from napari_noisylabel.inner import Curve, Matrix, Mixtures, Note, from_json, to_json
 from napari_noisylabel.methods import cores_formulas as formulas
@@ -305,6 +309,20 @@ def test_a_class_that_the_sieve_would_empty_passes_it(tmp_path, least, share):
     assert all((kept["organ"] == share).all() for kept in fold._extra["kept"].values())
     assert any("the sieve lets it pass" in i.text for i in method.inner() if isinstance(i, Note)) == (least > 0)
     assert method.state_dict()["exempt"]["organ"].tolist() == [least > 0] * 2
+
+
+@pytest.mark.slow
+def test_it_beats_plain_cross_entropy_on_a_phantom_with_known_noise(tmp_path):
+    cases, found = ellipses(40, share=0.6), {}
+    truths = [phantom((32, 40), (1.2, 1.0), 2, np.random.default_rng([7, i]), noise=0.3)[1] for i in range(40)]
+    for method in ("cross-entropy", "cores"):
+        engine = {"steps": 12, "batch": 6, "precision": "32-true", "threads": 1, "lr": 5e-3}
+        spec = RunSpec("run-001", method, {}, engine, seed=0, folds=2, epochs=16, device="cpu")
+        list(train(spec, cases, (TRACK,), tmp_path / method))
+        proposals = [CaseScores(tmp_path / method, c.id).read("organ.proposal") for c in cases]
+        found[method] = np.mean([dice(p == 1, t == 1) for p, t in zip(proposals, truths, strict=True)])
+    print(found)
+    assert found["cores"] > found["cross-entropy"]
 
 
 # ---------------------------------------------------------------- the specification's experiment
