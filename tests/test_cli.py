@@ -272,7 +272,7 @@ def test_help_of_every_command_ends_with_0(noisylabel):
     names = [info.name or info.callback.__name__ for info in cli.app.registered_commands]
     assert names == (
         "demo new info train refilter queue accept reject undo redo verify export evaluate simulate corrupt "
-        "methods doctor open"
+        "bench methods doctor open"
     ).split()
     assert all(noisylabel(name, "--help").code == 0 for name in names)
 

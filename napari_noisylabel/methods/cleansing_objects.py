@@ -1,8 +1,8 @@
 """Objects and pieces of objects: the samples of self-cleansing's filter where cases are too coarse.
 
 One sample per case and class cannot see a missing lesion, and a few dozen cases are too few samples
-for the filter's guards. So connected components of label and confident prediction are samples, too,
-and so are the pieces in which the two differ: a piece that is thick is no matter of a careful hand.
+for the filter's guards. So connected components of label and prediction are samples, too, and so are
+the pieces in which the two differ: a piece that is thick is no matter of a careful hand.
 Millimetres, 26-connectivity. A reconstruction, see `methods.cleansing`.
 """
 
@@ -19,7 +19,8 @@ from napari_noisylabel.arrays.distance import distance
 from napari_noisylabel.methods.cleansing import surprise
 from napari_noisylabel.records import IGNORE
 
-SURE = 0.9  # a prediction is confident from this probability on
+SHOWN = 0.5  # an object is predicted from this probability on: networks that saw many omissions doubt what is there
+SURE = 0.8  # a piece differs from a confident prediction; measured alike at 0.9
 SHELL_VOXELS = 3  # around an object or piece, in units of the smallest spacing
 FEW_VOXELS = 3  # smaller components are no samples
 
@@ -62,9 +63,9 @@ def classes_of(candidates: Sequence[Candidate]) -> np.ndarray:
 def find_objects(
     probs: np.ndarray, labels: np.ndarray, spacing: Sequence[float], settled: np.ndarray | None = None
 ) -> list[Candidate]:
-    """Connected components of label or confident prediction (P > 0.9), class by class.
+    """Connected components of label or prediction (P > 0.5), class by class.
 
-    A component without a labelled voxel is a candidate for a missing label, one without a confident
+    A component without a labelled voxel is a candidate for a missing label, one without a predicted
     voxel for a false one. The score is `surprise` in the component and its shell.
 
     Parameters
@@ -77,14 +78,14 @@ def find_objects(
     known, spacing = _open(labels, settled), tuple(spacing)
     found = []
     for k in range(1, len(probs)):
-        own, sure = labels == k, probs[k] > SURE
+        own, shown = labels == k, probs[k] > SHOWN
         drawn, _ = label_components(own, 26)
-        for _, box, mask in _each(label_components(own | sure, 26)[0], spacing):
+        for _, box, mask in _each(label_components(own | shown, 26)[0], spacing):
             here = _near(mask, spacing, SHELL_VOXELS) & known[box]
             if not (mask & known[box]).any():
                 continue
             names = drawn[box][mask & own[box]]
-            kind = "missing label" if not names.size else "object" if (sure[box] & mask).any() else "false label"
+            kind = "missing label" if not names.size else "object" if (shown[box] & mask).any() else "false label"
             key = f"{k}.{names.min()}" if names.size else ""
             score = surprise(probs[:, *box][:, here], labels[box][here], k)
             found.append(Candidate(k, kind, key, score, box, mask, spacing, _mm3(mask, spacing)))
@@ -105,7 +106,7 @@ def rescored(objects: Sequence[Candidate], probs: np.ndarray, labels: np.ndarray
 def find_pieces(
     probs: np.ndarray, labels: np.ndarray, spacing: Sequence[float], settled: np.ndarray | None = None
 ) -> list[Candidate]:
-    """Connected pieces in which label and confident prediction differ; the score is the log of the thickness.
+    """Connected pieces in which label and confident prediction (P > 0.8) differ; the score is the log of the thickness.
 
     Thickness is the mean distance, in mm, of the piece's voxels to what is outside of it. Network
     and hand differ by slivers along every contour; a part that is missing, or too much, is thicker.

@@ -83,14 +83,14 @@ class Cores(Method):
     def on_run_start(self, run: FoldRun) -> None:
         for track in run.tracks:
             counts = sum(_counts(run.labels[case][track.name], track.n_classes) for case in run.case_ids)
-            given = torch.as_tensor(counts, dtype=torch.float64)
+            given = torch.as_tensor(counts)
             self._prior[track.name] = formulas.prior_of(given, given, self.prior == "balanced").to(run.device)
             self._exempt[track.name] = torch.ones(track.n_classes, dtype=torch.bool, device=run.device)
         self._record.start(run)
 
     def on_epoch_start(self, run: FoldRun) -> None:
         for track in run.tracks:
-            nothing = torch.zeros(track.n_classes, dtype=torch.float64, device=run.device)
+            nothing = torch.zeros(track.n_classes, dtype=torch.int64, device=run.device)
             for counts in (self._kept, self._given, self._supported, self._labelled):
                 counts[track.name] = nothing.clone()
         first = self.stages(run.epochs)[0].epochs
@@ -113,9 +113,9 @@ class Cores(Method):
             kept, given = self._kept[track.name], self._given[track.name]
             if kept.sum() > 0:
                 self._prior[track.name] = formulas.prior_of(kept, given, self.prior == "balanced")
-                self._exempt[track.name] = formulas.unsupported(
-                    self._supported[track.name], self._labelled[track.name], self.keep_at_least
-                )
+            supported, labelled = self._supported[track.name], self._labelled[track.name]
+            if labelled.sum() > 0:  # the second stage counts nothing
+                self._exempt[track.name] = formulas.unsupported(supported, labelled, self.keep_at_least)
         self._record.look(run, self._score)
 
     def state_dict(self) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def prior_of(kept: Tensor, given: Tensor, balanced: bool) -> Tensor:
     it had as many voxels as every other, so that it is the kept share of the class that matters.
     Without anything kept it is flat.
     """
-    counts = (kept / given.clamp_min(1)) if balanced else kept
+    counts = kept / given.clamp_min(1) if balanced else kept.float()
     total = counts.sum()
     return counts / total if total > 0 else torch.full_like(counts, 1 / len(counts))
 

@@ -48,8 +48,8 @@ def test_an_objects_score_is_that_of_its_voxels_and_a_shell_in_mm(spacing):
     labels = np.zeros((7, 14, 16), np.uint8)
     labels[2:4, 5:8, 6:11] = 1
     labels[:, 0] = IGNORE
-    probs = np.moveaxis(rng.dirichlet([5, 1], labels.shape), -1, 0)  # nothing over 0.9 but by chance
-    probs = np.clip(probs, 0.11, 0.89)
+    p = rng.uniform(0.05, 0.45, labels.shape)  # nothing is predicted
+    probs = np.stack([1 - p, p])
     (found,) = find_objects(probs, labels, spacing)
     own = [np.array(p) * spacing for p in zip(*np.nonzero(labels == 1), strict=True)]
     near = np.array([

@@ -321,7 +321,6 @@ def test_it_beats_plain_cross_entropy_on_a_phantom_with_known_noise(tmp_path):
         list(train(spec, cases, (TRACK,), tmp_path / method))
         proposals = [CaseScores(tmp_path / method, c.id).read("organ.proposal") for c in cases]
         found[method] = np.mean([dice(p == 1, t == 1) for p, t in zip(proposals, truths, strict=True)])
-    print(found)
     assert found["cores"] > found["cross-entropy"]
 
 
