@@ -164,7 +164,8 @@ class Region:
     `start` and `stop` are the bounding box in array indices, half open. `likelihood` is the
     mean over its voxels, `score` their mean score in nats, `gain` = likelihood x voxels,
     `share_above` the share of the track's voxels of that class with a higher score.
-    `id` is 0 until the store has given it one.
+    `votes`, of an ensemble only: per run it combines, the share of the voxels for which that run
+    proposes `to_class`. `id` is 0 until the store has given it one.
     """
 
     id: int
@@ -182,6 +183,12 @@ class Region:
     gain: float
     share_above: float = 0.0
     state: RegionState = RegionState.OPEN
+    votes: tuple[float, ...] = ()
+
+    @property
+    def for_it(self) -> int:
+        """Runs of an ensemble that propose the same for most of the voxels."""
+        return sum(share > 0.5 for share in self.votes)
 
     @property
     def ml(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from napari_noisylabel.arrays.likelihood import bin_edges, excess
 from napari_noisylabel.engine.casemaps import CaseScores
+from napari_noisylabel.engine.combine import find_members
 from napari_noisylabel.engine.filter import likelihood_counts, read_result
 from napari_noisylabel.engine.settings import check_engine
 from napari_noisylabel.engine.spec import RunSpec, library_versions, write_spec
 from napari_noisylabel.engine.watch import Watch, last_report, worker_is_alive
 from napari_noisylabel.errors import BadSetting, MissingPart, NothingToDo, ProjectError
 from napari_noisylabel.io.files import looks_changed, require_unchanged
-from napari_noisylabel.methods import method_info
+from napari_noisylabel.methods import ENSEMBLE, method_info
 from napari_noisylabel.records import Filter, Region, Run, RunState
 from napari_noisylabel.session import Scores
 from napari_noisylabel.store import ProjectStore
@@ -61,7 +62,10 @@ def new_run(
             f"a run has at least 2 folds and no negative epochs or seed, got folds {folds}, epochs {epochs}, "
             f"seed {seed}. Out-of-fold scores need the second fold."
         )
-    _require_training(store, folds, device)
+    if info.name == ENSEMBLE.name:
+        checked["runs"] = ",".join(member.id for member in find_members(store, checked["runs"]))
+    else:
+        _require_training(store, folds, device)
     run = store.add_run(
         Run("", method, checked, checked_engine, seed, folds, epochs, store.label_version, RunState.RUNNING, now())
     )
@@ -79,7 +83,8 @@ def resumed(store: ProjectStore, run_id: str) -> Run:
         raise NothingToDo(f"run {run_id} is complete, there is nothing to resume. Start a new run.")
     if worker_is_alive(store.run_folder(run_id)):
         raise ProjectError(f"a worker is at run {run_id} already. Wait for its end, or stop it.")
-    _require_torch()
+    if run.method != ENSEMBLE.name:
+        _require_torch()
     return store.set_run(run_id, state=RunState.RUNNING, message="")
 
 
@@ -91,6 +96,19 @@ def complete_run(store: ProjectStore, run: str | None) -> Run:
     if found.state != RunState.COMPLETE:
         raise NothingToDo(f"run {found.id} is {found.state}, without scores. Resume it, or choose another run.")
     return found
+
+
+def voices(run: Run | None, runs: Sequence[Run]) -> tuple[str, ...]:
+    """Who votes on a region of `run`, in the order of `Region.votes`: the methods of the runs it combines.
+
+    Where two runs are of one method, their names are added. Empty unless `run` is an ensemble.
+    """
+    if run is None or run.method != ENSEMBLE.name:
+        return ()
+    method = {other.id: other.method for other in runs}
+    names = str(run.settings["runs"]).split(",")
+    methods = [method.get(name, name) for name in names]
+    return tuple(m if methods.count(m) == 1 else f"{m} {name}" for m, name in zip(methods, names, strict=True))
 
 
 def read_run(store: ProjectStore, run: Run) -> RunResult:

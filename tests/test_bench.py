@@ -393,7 +393,7 @@ def test_where_cross_entropy_failed_cleanlab_has_nothing_to_score(protocol, fake
     monkeypatch.setattr(run, "has_cleanlab", lambda: True)
     faked.fails = "cross-entropy"
     found = run_bench(protocol(TOP.replace("cleanlab = false", "")), tmp_path)
-    assert "its cross-entropy cell failed, so there are no probabilities to score." in found.failed.values()
+    assert "it is made of other cells, and of these failed: cross-entropy." in found.failed.values()
 
 
 # ---------------------------------------------------------------- for real

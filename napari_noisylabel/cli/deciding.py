@@ -14,6 +14,7 @@ from napari_noisylabel.cli.values import BY, JSON, PROJECT, RUN, TRACK, reading,
 from napari_noisylabel.decisions import sort_regions
 from napari_noisylabel.errors import BadSetting, NothingToDo, UnknownName
 from napari_noisylabel.records import Event, Region, RegionState, Track, Verdict
+from napari_noisylabel.runs import voices
 from napari_noisylabel.workbench import Workbench
 
 UNDECIDED = (RegionState.OPEN, RegionState.UNSURE)
@@ -27,7 +28,10 @@ def queue(
     order: str = typer.Option("gain", "--order", metavar="gain|likelihood|size|random|case", help="How to rank"),
     as_json: bool = JSON,
 ) -> None:
-    """List the regions that wait for a decision."""
+    """List the regions that wait for a decision.
+
+    Of an ensemble, further columns tell for which share of a region's voxels each method proposes the same.
+    """
     with reading(project) as workbench:
         run, tracks = workbench.session.run, {t.name: t for t in workbench.store.tracks}
         if run is None:
@@ -35,14 +39,17 @@ def queue(
         held_out = {c.id for c in workbench.store.cases() if c.held_out}
         found = [r for r in workbench.store.regions(run=run.id, states=UNDECIDED) if r.case not in held_out]
         regions = sort_regions(found, order)
+        names = voices(run, workbench.store.runs())
+    listed = [_region_json(r, tracks[r.track]) for r in regions]
+    votes = [dict(zip(names, r.votes, strict=False)) for r in regions]
     if as_json:
-        say_json([_region_json(r, tracks[r.track]) for r in regions])
+        say_json([own | {"votes": said} if names else own for own, said in zip(listed, votes, strict=True)])
         return
     if not regions:
         remark(f"noisylabel: {run.id} has no open region. Filter again with a lower threshold, or train again.")
         return
-    rows = [list(_region_json(r, tracks[r.track]).values()) for r in regions]
-    say_table(rows, ["region", "case", "track", "from", "to", "voxels", "ml", "likelihood", "gain", "state"])
+    rows = [[*own.values(), *said.values()] for own, said in zip(listed, votes, strict=True)]
+    say_table(rows, [*listed[0], *names])
 
 
 def _region_json(region: Region, track: Track) -> dict[str, Any]:

@@ -10,10 +10,11 @@ import typer
 
 from napari_noisylabel import study
 from napari_noisylabel.cli.app import app
-from napari_noisylabel.cli.output import Bar, say, say_json, say_table, some
+from napari_noisylabel.cli.output import Bar, remark, say, say_json, say_table, some
 from napari_noisylabel.cli.values import JSON, PROJECT, class_names, key_values, reading
 from napari_noisylabel.errors import BadSetting
 from napari_noisylabel.io.folders import looks_changed
+from napari_noisylabel.methods import broken_methods
 from napari_noisylabel.methods import methods as all_methods
 from napari_noisylabel.records import Case, RegionState, Run, Track
 from napari_noisylabel.workbench import Workbench
@@ -170,6 +171,8 @@ def methods(as_json: bool = JSON) -> None:
         say_table(rows, ["  setting", "default", "meaning"])
         for preset, values in method.settings.PRESETS.items():
             say(f"  --set preset={preset}: " + ", ".join(f"{k}={v}" for k, v in values.items()))
+    for reason in broken_methods().values():
+        remark(f"noisylabel: {reason}")
 
 
 def _properties(settings: Any) -> dict[str, dict[str, Any]]:

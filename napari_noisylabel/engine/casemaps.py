@@ -14,6 +14,9 @@ from napari_noisylabel.store.files import read_json, write_json
 from napari_noisylabel.store.maps import open_map, read_map, write_map
 
 STATISTICS = "statistics.json"
+VOTES = "votes"
+"""Map of an ensemble's case and track, (runs, *spatial): 1 where a run proposes what the ensemble does."""
+
 DISTANCES = ("unseen", "seen", "between")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from napari_noisylabel.arrays import likelihood as lk
 from napari_noisylabel.arrays.mixture import Mixture
 from napari_noisylabel.arrays.regions import Components, find_regions
-from napari_noisylabel.engine.casemaps import CaseScores, TrackStatistics
+from napari_noisylabel.engine.casemaps import VOTES, CaseScores, TrackStatistics
 from napari_noisylabel.engine.source import labels_of
 from napari_noisylabel.errors import BadSetting
 from napari_noisylabel.records import IGNORE, Case, Filter, FilterLevel, MixtureFit, Region, Report, Track
@@ -25,6 +25,7 @@ THRESHOLDS = {FilterLevel.CASE: 0.8, FilterLevel.REGION: 0.9, FilterLevel.VOXEL:
 """Default threshold per level: strict, so that clean masks stay clean (docs/filter.md)."""
 
 RESULT = "filter"
+TUPLES = ("start", "stop", "votes")  # fields of a region that JSON makes lists of
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def read_result(folder: Path) -> FilterResult:
     made = Filter(tree["run"], 0, FilterLevel(tree["level"]), tree["threshold"], fits, tree["note"])
     offsets = np.load(folder / RESULT / "offsets.npy")
     indices = np.load(folder / RESULT / "indices.npy", mmap_mode="r")
-    regions = tuple(Region(**{**r, "start": tuple(r["start"]), "stop": tuple(r["stop"])}) for r in tree["regions"])
+    regions = tuple(Region(**r | {key: tuple(r.get(key, ())) for key in TUPLES}) for r in tree["regions"])
     return FilterResult(made, regions, tuple(indices[a:b] for a, b in zip(offsets, offsets[1:], strict=False)))
 
 
@@ -260,6 +261,7 @@ def _regions(
     voxel = float(np.prod(maps.spacing))
     histogram = maps.statistics.histogram
     above = np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1] / np.maximum(histogram.sum(1, keepdims=True), 1)
+    votes = _votes(maps, found)
     bins = np.clip((score / lk.MAX_SCORE * lk.BINS).astype(int), 0, lk.BINS - 1)
     return [
         Region(
@@ -277,9 +279,19 @@ def _regions(
             score=float(score[j]),
             gain=float(likelihood[j] * found.sizes[j]),
             share_above=float(above[found.from_class[j], bins[j]]),
+            votes=votes[j],
         )
         for j in range(len(found))
     ]
+
+
+def _votes(maps: CaseMaps, found: Components) -> list[tuple[float, ...]]:
+    """Of an ensemble: per region, the share of voxels for which each run proposes the same."""
+    agreed = maps.scores.open(f"{maps.track}.{VOTES}")
+    if agreed is None:
+        return [()] * len(found)
+    shares = [found.means(agreed[m]) for m in range(agreed.shape[0])]  # one run's map at a time
+    return [tuple(float(v) for v in row) for row in np.transpose(shares)]
 
 
 def _concerned(found: Components) -> np.ndarray:

@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from napari_noisylabel.engine.combine import combine
 from napari_noisylabel.engine.courtesy import Courtesy
 from napari_noisylabel.engine.filter import FilterRequest, refilter
 from napari_noisylabel.engine.journal import Journal, cut_back, stop_file
 from napari_noisylabel.engine.source import iterate_cases
 from napari_noisylabel.engine.spec import RunSpec, read_spec, write_spec
 from napari_noisylabel.errors import NoisyLabelError
+from napari_noisylabel.methods import ENSEMBLE
 from napari_noisylabel.records import Report
 from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.store.files import read_json
@@ -78,6 +80,9 @@ def _drain(
 
 
 def _train(project: Path, spec: RunSpec, folder: Path) -> Iterator[Report]:
+    if spec.method == ENSEMBLE.name:
+        yield from _combine(project, spec, folder)
+        return
     from napari_noisylabel.engine.train import settle, train  # torch: seconds to import, not needed to filter
 
     spec = settle(spec)
@@ -86,6 +91,13 @@ def _train(project: Path, spec: RunSpec, folder: Path) -> Iterator[Report]:
         yield from train(spec, iterate_cases(store, spec.label_version), store.tracks, folder)
         yield from refilter(store, folder, FilterRequest(spec.run))
     yield Report(spec.run, "done", message="trained, scored and proposed")
+
+
+def _combine(project: Path, spec: RunSpec, folder: Path) -> Iterator[Report]:
+    with ProjectStore.open(project, read_only=True) as store:
+        yield from combine(spec, store, folder)
+        yield from refilter(store, folder, FilterRequest(spec.run))
+    yield Report(spec.run, "done", message="combined and proposed")
 
 
 def _filter(project: Path, spec: RunSpec, folder: Path) -> Iterator[Report]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
@@ -15,6 +15,7 @@ from napari_noisylabel.methods.settings import (
     AdeleSettings,
     CoresSettings,
     CrossEntropySettings,
+    EnsembleSettings,
     JcasSettings,
     MethodSettings,
     SelfCleansingSettings,
@@ -29,6 +30,7 @@ class MethodInfo:
     """What can be said about a method without importing it.
 
     `factory` is "module:Class"; the class takes the fields of `settings` as keyword arguments.
+    A method that does not train combines what other runs left.
     """
 
     name: str
@@ -36,6 +38,7 @@ class MethodInfo:
     settings: type[MethodSettings]
     factory: str
     needs: tuple[str, ...] = ()
+    trains: bool = True
 
     def check(self, values: Mapping[str, Any]) -> MethodSettings:
         """The settings with defaults filled in. Raises BadSetting in one sentence.
@@ -113,18 +116,60 @@ BUILT_IN = (
 )
 
 
+ENSEMBLE = MethodInfo(
+    "ensemble",
+    "The evidence of several complete runs, weighed and combined",
+    EnsembleSettings,
+    "napari_noisylabel.engine.combine:combine",
+    needs=("complete runs of two methods",),
+    trains=False,
+)
+
+
 def methods() -> dict[str, MethodInfo]:
-    """All methods by name: the built-in ones, then those of installed third parties."""
-    found = {info.name: info for info in BUILT_IN}
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        info = point.load()
-        found.setdefault(info.name, info)
+    """All methods by name: the built-in ones, then those of installed third parties that can be loaded."""
+    found = {info.name: info for info in (*BUILT_IN, ENSEMBLE)}
+    for _, info in _third_parties():
+        if isinstance(info, MethodInfo):
+            found.setdefault(info.name, info)
     return found
 
 
+def broken_methods() -> dict[str, str]:
+    """Entry points of third parties that give no method, and why in a sentence."""
+    return {name: info for name, info in _third_parties() if isinstance(info, str)}
+
+
 def method_info(name: str) -> MethodInfo:
-    """The method called `name`. Raises UnknownName."""
+    """The method called `name`. Raises UnknownName, MissingPart."""
     known = methods()
     if name not in known:
+        broken = broken_methods()
+        if name in broken:
+            raise MissingPart(broken[name])
         raise UnknownName(f"there is no method {name!r}. The methods are: {', '.join(known)}.")
     return known[name]
+
+
+def _third_parties() -> Iterator[tuple[str, MethodInfo | str]]:
+    """Name of each entry point with what it gives, or with why it gives nothing.
+
+    It is somebody else's code: whatever it raises, the other methods must stay usable.
+    """
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            info = point.load()
+        except Exception as error:
+            detail = str(error).splitlines()[0] if str(error) else "no detail"
+            yield point.name, (
+                f"method {point.name!r} of a third party cannot be loaded: {type(error).__name__}: {detail}. "
+                "Install what it needs, or remove the package that brings it."
+            )
+            continue
+        if isinstance(info, MethodInfo):
+            yield point.name, info
+        else:
+            yield point.name, (
+                f"the entry point {point.name!r} of {ENTRY_POINT_GROUP} must give a MethodInfo, got "
+                f"{type(info).__name__}. Ask its author, or remove the package that brings it."
+            )

@@ -249,3 +249,10 @@ class SpatialCorrectionSettings(MethodSettings):
         "paper": _PUBLISHED_SPATIAL,
         "as-released": {**_PUBLISHED_SPATIAL, "shared_divisor": True},
     }
+
+
+class EnsembleSettings(MethodSettings):
+    """Which runs are combined, and how they count."""
+
+    runs: str = Field("", description="Runs by commas; none: the latest complete one of each method")
+    weights: Literal["evidence", "equal"] = Field("evidence", description="By what each said of decisions, or alike")

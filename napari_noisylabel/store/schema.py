@@ -119,6 +119,10 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
     """,
+    # 1 -> 2: which runs of an ensemble propose the same
+    """
+    ALTER TABLE regions ADD COLUMN votes TEXT NOT NULL DEFAULT '[]';
+    """,
 )
 """`MIGRATIONS[v]` takes a database from schema `v` to `v + 1`. Those that shipped never change."""
 

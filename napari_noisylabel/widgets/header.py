@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QColor, QFont, QFontMetrics, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import QFrame, QLabel, QSizePolicy, QVBoxLayout, QWidget
@@ -161,8 +163,9 @@ class RegionHeader(QFrame):
         cases: tuple[Case, ...],
         track: Track | None,
         fit: Filter | None,
+        voices: Sequence[str] = (),
     ) -> None:
-        """Show `region`, or that there is none."""
+        """Show `region`, or that there is none; `voices` are the runs that an ensemble combines."""
         for widget in (self.sure, self.bar, self.size_line):
             widget.setVisible(region is not None)
         if region is None:
@@ -173,7 +176,7 @@ class RegionHeader(QFrame):
         self.sure.setText(words.sure(region))
         self.bar.set_share(region.likelihood)
         self.size_line.setText(words.size(region))
-        self.why.setText(words.why(region, track, fit))
+        self.why.setText(words.why(region, track, fit, voices))
 
     def _show_nothing(self, name: str, has_cases: bool, fit: Filter | None) -> None:
         self.where.setText(name)

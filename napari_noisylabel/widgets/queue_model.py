@@ -9,10 +9,11 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt
 from qtpy.QtGui import QFont
 
 from napari_noisylabel.records import Region, RegionState
+from napari_noisylabel.runs import voices
 from napari_noisylabel.session import ReviewSession
 from napari_noisylabel.widgets import words
 
-COLUMNS = ("", "region", "case", "p", "voxels", "volume")
+COLUMNS = ("", "region", "case", "p", "voxels", "volume", "agree")
 MARKS = {
     RegionState.OPEN: "",
     RegionState.ACCEPTED: "✓",
@@ -27,9 +28,11 @@ SORTS: dict[str, Callable[[Region], Any] | None] = {
     "likelihood": lambda region: -region.likelihood,
     "size": lambda region: -region.voxels,
     "case": lambda region: (region.case, -region.gain),
+    "agreement": lambda region: (-region.for_it, -region.gain),
     "class pair": lambda region: (region.track, region.from_class, region.to_class, -region.gain),
 }
-COLUMN_SORTS = (None, "class pair", "case", "likelihood", "size", "size")
+COLUMN_SORTS = (None, "class pair", "case", "likelihood", "size", "size", "agreement")
+VOXELS, AGREE = COLUMNS.index("voxels"), COLUMNS.index("agree")
 EVERYTHING, OPEN_ONLY, UNSURE_ONLY, THIS_CASE = "all", "open", "unsure", "this case"
 
 
@@ -47,6 +50,11 @@ class QueueModel(QAbstractTableModel):
         self.rebuild()
 
     # ------------------------------------------------------------ what is shown
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """The runs that vote on a region; () unless the run shown is an ensemble."""
+        return voices(self._session.run, self._session.runs)
 
     def rebuild(self) -> None:
         """Take the queue as it is now."""
@@ -134,7 +142,8 @@ class QueueModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return self._text(region, index.column(), at == self._session.cursor)
         if role == Qt.ItemDataRole.ToolTipRole:
-            return f"region {region.id} · {words.STATE_WORDS[region.state]} · {words.size(region)}"
+            told = f"region {region.id} · {words.STATE_WORDS[region.state]} · {words.size(region)}"
+            return f"{told}\n{words.shares(region, self.voices)}" if region.votes else told
         if role == Qt.ItemDataRole.TextAlignmentRole and index.column() > 2:
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         if role == Qt.ItemDataRole.FontRole and at == self._session.cursor:
@@ -150,4 +159,6 @@ class QueueModel(QAbstractTableModel):
             return region.case
         if column == 3:
             return f"{region.likelihood:.2f}".removeprefix("0")
-        return words.count(region.voxels) if column == 4 else words.volume(region.ml)
+        if column == AGREE:
+            return words.agreement(region)
+        return words.count(region.voxels) if column == VOXELS else words.volume(region.ml)

@@ -25,12 +25,14 @@ from napari_noisylabel.widgets.header import RegionHeader
 from napari_noisylabel.widgets.notices import noticed, say
 from napari_noisylabel.widgets.parts import GAP, KeyButton, QuietTable
 from napari_noisylabel.widgets.queue_model import (
+    AGREE,
     COLUMN_SORTS,
     EVERYTHING,
     OPEN_ONLY,
     SORTS,
     THIS_CASE,
     UNSURE_ONLY,
+    VOXELS,
     QueueModel,
 )
 
@@ -162,7 +164,7 @@ class ReviewPanel(QWidget):
         head = self.table.horizontalHeader()
         head.setMinimumSectionSize(18)
         head.setSectionsClickable(True)
-        for column, width in enumerate((18, 122, 0, 34, 52, 62)):
+        for column, width in enumerate((18, 122, 0, 34, 52, 62, 52)):
             stretch = column == 2
             head.setSectionResizeMode(
                 column, QHeaderView.ResizeMode.Stretch if stretch else QHeaderView.ResizeMode.Fixed
@@ -246,6 +248,9 @@ class ReviewPanel(QWidget):
 
     def _show_queue(self) -> None:
         self.model.rebuild()
+        votes = bool(self.model.voices)
+        self.table.setColumnHidden(VOXELS, votes)  # the volume says as much, and the panel is narrow
+        self.table.setColumnHidden(AGREE, not votes)
         wanted = [EVERYTHING, OPEN_ONLY, UNSURE_ONLY, THIS_CASE, *self.model.pairs()]
         if [self.only.itemText(i) for i in range(self.only.count())] != wanted:
             self.only.blockSignals(True)
@@ -267,7 +272,7 @@ class ReviewPanel(QWidget):
     def _show_region(self) -> None:
         session, region = self._session, self._session.current
         track = words.track_named(session.tracks, region.track if region else session.track)
-        self.header.show_region(region, session.name, session.cases, track, session.filter)
+        self.header.show_region(region, session.name, session.cases, track, session.filter, self.model.voices)
         if session.draft and not self.is_editing and session.view is not None:
             self._set_editing(True)  # strokes that a crash left behind
             return

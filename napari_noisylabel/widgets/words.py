@@ -95,15 +95,34 @@ def where(region: Region, name: str, cases: Sequence[Case]) -> str:
     return f"{name} · {region.case} · case {position} of {len(cases)}"
 
 
-def why(region: Region, track: Track | None, fit: Filter | None) -> str:
-    """One line on why this region is in the queue."""
+def why(region: Region, track: Track | None, fit: Filter | None, names: Sequence[str] = ()) -> str:
+    """One line on why this region is in the queue; `names` are the runs that an ensemble combines."""
     from_name, to_name = class_name(track, region.from_class), class_name(track, region.to_class)
-    said = f"A network that never saw this case reads {to_name} where the label says {from_name}"
+    who = f"{agreement(region)} methods read" if region.votes else "A network that never saw this case reads"
+    said = f"{who} {to_name} where the label says {from_name}"
+    if region.votes and (others := against(region, names)):
+        said += f" ({others})"
     if region.share_above > 0:
         said += f"; in the upper {percent(region.share_above)} of {from_name} losses"
     if fit is not None and not has_split(fit, region):
         said += "; no clear split, likelihood is 1 − p(label)"
     return said + "."
+
+
+def agreement(region: Region) -> str:
+    """How many runs of an ensemble propose the same: "4 of 6"; "" of an ordinary run."""
+    return f"{region.for_it} of {len(region.votes)}" if region.votes else ""
+
+
+def against(region: Region, names: Sequence[str]) -> str:
+    """Who does not propose the same: "not cores, adele"; "" where all do."""
+    others = [name for name, share in zip(names, region.votes, strict=False) if share <= 0.5]
+    return f"not {', '.join(others)}" if others else ""
+
+
+def shares(region: Region, names: Sequence[str]) -> str:
+    """For which share of the voxels each run proposes the same: "jcas 98 % · cores 12 %"."""
+    return " · ".join(f"{name} {percent(share)}" for name, share in zip(names, region.votes, strict=False))
 
 
 def has_split(fit: Filter, region: Region) -> bool:

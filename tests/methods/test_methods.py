@@ -42,7 +42,7 @@ def test_a_method_of_a_third_party_is_found_and_takes_no_name_that_is_taken(monk
             return MethodInfo(self.name, "theirs", CrossEntropySettings, "no_such_module:Theirs")
 
     monkeypatch.setattr(methods, "entry_points", lambda group: [Point("theirs"), Point("cross-entropy")])
-    assert list(methods.methods()) == [*(m.name for m in BUILT_IN), "theirs"]
+    assert list(methods.methods()) == [*(m.name for m in BUILT_IN), "ensemble", "theirs"]
     assert method_info("cross-entropy").title != "theirs"
     with pytest.raises(MissingPart, match="method 'theirs' cannot be loaded"):
         method_info("theirs").make(CrossEntropySettings())

@@ -13,10 +13,10 @@ from napari_noisylabel.store import ProjectStore, schema
 
 def test_a_newer_project_is_refused_and_left_as_it_is(store, folder):
     store.close()
-    text = (folder / "project.json").read_text().replace('"schema": 1', '"schema": 99')
+    text = (folder / "project.json").read_text().replace(f'"schema": {schema.newest()}', '"schema": 99')
     (folder / "project.json").write_text(text)
     for read_only in (False, True):
-        with pytest.raises(NewerSchema, match="up to schema 1, .* has schema 99. Install"):
+        with pytest.raises(NewerSchema, match=f"up to schema {schema.newest()}, .* has schema 99. Install"):
             ProjectStore.open(folder, read_only)
     assert (folder / "project.json").read_text() == text and not (folder / "project.lock").exists()
 
@@ -24,21 +24,32 @@ def test_a_newer_project_is_refused_and_left_as_it_is(store, folder):
 def test_a_newer_database_is_refused_too(store, folder):
     store.close()
     with sqlite3.connect(folder / "project.sqlite") as connection:
-        connection.execute("PRAGMA user_version=7")
+        connection.execute("PRAGMA user_version=70")
     connection.close()
-    with pytest.raises(NewerSchema, match="has schema 7"):
+    with pytest.raises(NewerSchema, match="has schema 70"):
         ProjectStore.open(folder)
 
 
 def test_an_older_project_is_brought_up_to_date(store, folder, make_event, monkeypatch):
     store.append(make_event([1]))
     store.close()
+    newest = schema.newest()
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "CREATE TABLE notes (text TEXT NOT NULL)"))
     with pytest.raises(ReadOnlyProject, match="Open it once for writing"):
         ProjectStore.open(folder, read_only=True)
     with ProjectStore.open(folder) as again:
         assert again._database.rows("SELECT * FROM notes") == [] and len(again.events()) == 1
-    assert json.loads((folder / "project.json").read_text())["schema"] == 2
+    assert json.loads((folder / "project.json").read_text())["schema"] == newest + 1
+
+
+def test_regions_of_the_first_schema_come_through_without_votes():
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(f"{schema.MIGRATIONS[0]}; PRAGMA user_version=1")
+    connection.execute("PRAGMA foreign_keys=OFF")
+    connection.execute("INSERT INTO regions VALUES (1,'r','c','t',0,1,'[0]','[1]',0,0,1,1,.5,1,.5,0,'open',x'00')")
+    assert schema.migrate(connection) == 1 and schema.version_of(connection) == schema.newest()
+    assert connection.execute("SELECT id, votes FROM regions").fetchall() == [(1, "[]")]
+    connection.close()
 
 
 def test_a_migration_that_fails_leaves_the_project_as_it_was(store, folder, monkeypatch):

@@ -5,18 +5,20 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import psutil
 
-from napari_noisylabel.engine.spec import library_versions, read_spec
+from napari_noisylabel.engine.spec import RUN_FILE, library_versions, read_spec, write_spec
 from napari_noisylabel.errors import NothingToDo, RunFailed
 from napari_noisylabel.records import Report, Run, RunState, Verdict
+from napari_noisylabel.store.events import now
+from napari_noisylabel.store.files import disk_errors
 from napari_noisylabel.study.bench.baseline import keep_probabilities, score_with_cleanlab
-from napari_noisylabel.study.bench.plan import Cell
+from napari_noisylabel.study.bench.plan import CLEANLAB, Cell
 from napari_noisylabel.study.bench.sets import TRACK, SetFiles, given_labels, make_cell_project, set_files
 from napari_noisylabel.study.evaluate import evaluate
 from napari_noisylabel.study.simulate import simulate
@@ -37,8 +39,8 @@ def run_cell(cell: Cell, out: Path, hear: Hear) -> dict[str, Any]:
     ------
     What keeps the cell from its figures: a NoisyLabelError with a sentence, as a rule.
     """
-    if cell.base is not None:
-        return {**score_with_cleanlab(probabilities_folder(cell.base, out)), "versions": library_versions()}
+    if cell.method.name == CLEANLAB:
+        return {**score_with_cleanlab(probabilities_folder(cell.bases[0], out)), "versions": library_versions()}
     files = set_files(cell, out)
     work = out / "work" / cell.name
     shutil.rmtree(work, ignore_errors=True)
@@ -52,6 +54,11 @@ def run_cell(cell: Cell, out: Path, hear: Hear) -> dict[str, Any]:
 def probabilities_folder(cell: Cell, out: Path) -> Path:
     """Where a cell leaves its out-of-fold probabilities, if cleanlab wants them."""
     return out / "probabilities" / cell.name
+
+
+def maps_folder(cell: Cell, out: Path) -> Path:
+    """Where a cell leaves the maps of its run, if an ensemble wants them."""
+    return out / "maps" / cell.name
 
 
 def regions_needed(curve: Sequence[float | None], share: float = SHARE_OF_GAIN) -> int | None:
@@ -75,6 +82,8 @@ def _measured(cell: Cell, files: SetFiles, project: Path, out: Path, hear: Hear)
         workbench.open(project, by=BY)
         for case in files.verified:
             workbench.review(Verdict.VERIFIED, case=case, track=TRACK, labels=files.truth_of(case))
+        for base in cell.bases:
+            _bring(workbench, base, out)
         costs = _train(workbench, cell, hear)
         if not cell.protocol.filter.is_default:
             workbench.propose(cell.protocol.filter.level, cell.protocol.filter.threshold)
@@ -84,11 +93,36 @@ def _measured(cell: Cell, files: SetFiles, project: Path, out: Path, hear: Hear)
         found: dict[str, Any] = {"review": _reviewed(workbench, files.measured)}
         found["accepted"] = _accepted(workbench)
         found["evaluate"] = evaluate(workbench.store, files.measured)
+        if cell.keeps_maps:
+            _keep_maps(workbench.store.run_folder(run.id), maps_folder(cell, out))
         if cell.keeps_probabilities:
             keep_probabilities(workbench.store, run, files.measured, probabilities_folder(cell, out))
         return {**found, **costs, "note": workbench.session.filter.note if workbench.session.filter else ""}
     finally:
         workbench.close()
+
+
+def _keep_maps(run: Path, folder: Path) -> None:
+    """What an ensemble needs of a run: its spec and its maps, without features."""
+    with disk_errors(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(run / "maps", folder / "maps", ignore=shutil.ignore_patterns("features.*", "*.score.*"))
+        shutil.copyfile(run / RUN_FILE, folder / RUN_FILE)
+
+
+def _bring(workbench: Workbench, cell: Cell, out: Path) -> None:
+    """A run of another cell of the same labels into this cell's project, if it was trained to its end."""
+    kept = maps_folder(cell, out)
+    if not kept.exists():
+        return
+    spec, store = read_spec(kept), workbench.store
+    run = store.add_run(
+        Run("", spec.method, spec.settings, spec.engine, spec.seed, spec.folds, spec.epochs, store.label_version,
+            RunState.COMPLETE, now())
+    )  # fmt: skip
+    with disk_errors(store.folder):
+        shutil.copytree(kept, store.run_folder(run.id), dirs_exist_ok=True)
+    write_spec(store.run_folder(run.id), replace(spec, run=run.id))
 
 
 @dataclass
@@ -126,9 +160,10 @@ def _train(workbench: Workbench, cell: Cell, hear: Hear) -> dict[str, Any]:
     run = workbench.store.run(watch.run_id)
     if run.state != RunState.COMPLETE:
         raise RunFailed(run.message or f"the training ended as {run.state}, without a word. Run the cell again.")
-    epoch = median(meter.epochs)
+    epoch = None if cell.bases else median(meter.epochs)  # an ensemble has none
+    step = None if epoch is None else epoch / max(1, meter.steps)
     return {
-        "seconds": {"train": time.monotonic() - began, "epoch": epoch, "step": epoch / max(1, meter.steps)},
+        "seconds": {"train": time.monotonic() - began, "epoch": epoch, "step": step},
         "epochs": run.epochs,
         "steps": meter.steps,
         "memory_mib": meter.bytes / 2**20,

@@ -1,4 +1,4 @@
-"""From a protocol to its cells: one training and what is measured of it, or cleanlab on its probabilities."""
+"""From a protocol to its cells: one training and what is measured of it, or what is made of other cells' results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from napari_noisylabel.methods import ENSEMBLE
 from napari_noisylabel.study.bench.protocol import (
     BASELINE,
     CLEAN,
@@ -23,14 +24,17 @@ CLEANLAB = "cleanlab"
 
 @dataclass(frozen=True)
 class Cell:
-    """One row and seed of the table. `base` is the cell whose probabilities are scored, for cleanlab only."""
+    """One row and seed of the table.
+
+    `bases` are the cells whose results it is made of: the one that cleanlab scores, those that an ensemble combines.
+    """
 
     protocol: Protocol
     data: DataSet
     noise: Noise
     method: MethodChoice
     seed: int
-    base: Cell | None = None
+    bases: tuple[Cell, ...] = ()
 
     @property
     def name(self) -> str:
@@ -52,8 +56,14 @@ class Cell:
     @property
     def keeps_probabilities(self) -> bool:
         """True where cleanlab will want them."""
-        wanted = self.protocol.cleanlab and self.base is None and self.method == self.protocol.baseline
+        wanted = self.protocol.cleanlab and not self.bases and self.method == self.protocol.baseline
         return wanted and self.noise in self.data.noise
+
+    @property
+    def keeps_maps(self) -> bool:
+        """True where an ensemble will want them."""
+        wanted = any(m.name == ENSEMBLE.name for m in self.protocol.methods) and not self.bases
+        return wanted and self.method in self.protocol.methods and self.noise in self.data.noise
 
     def _set_facts(self) -> object:
         return self.data.model_dump(mode="json", exclude={"noise"}), self.protocol.verified
@@ -61,7 +71,7 @@ class Cell:
     def _fingerprint(self) -> str:
         return _digest((
             self._set_facts(), described(self.noise), self.noise.strength, described(self.method), self.seed,
-            described(self.protocol.budget), described(self.protocol.filter), self.base.name if self.base else "",
+            described(self.protocol.budget), described(self.protocol.filter), "+".join(b.name for b in self.bases),
         ))  # fmt: skip
 
 
@@ -82,10 +92,13 @@ def _cells(protocol: Protocol) -> Iterator[Cell]:
         for data in protocol.sets:
             yield upper_cell(Cell(protocol, data, data.noise[0], protocol.methods[0], seed))
             for noise in sorted(data.noise, key=lambda n: n.name != CLEAN):
-                for method in protocol.methods:
-                    yield (cell := Cell(protocol, data, noise, method, seed))
+                trained = [Cell(protocol, data, noise, m, seed) for m in protocol.methods if m.name != ENSEMBLE.name]
+                for cell in trained:
+                    yield cell
                     if cell.keeps_probabilities:
-                        yield Cell(protocol, data, noise, MethodChoice(name=CLEANLAB), seed, base=cell)
+                        yield Cell(protocol, data, noise, MethodChoice(name=CLEANLAB), seed, (cell,))
+                for method in (m for m in protocol.methods if m.name == ENSEMBLE.name):
+                    yield Cell(protocol, data, noise, method, seed, tuple(trained))
 
 
 def _digest(facts: object) -> str:

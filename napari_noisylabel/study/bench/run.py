@@ -61,7 +61,7 @@ def run_bench(
     out = Path(out).absolute()
     _require_free(out, resume)
     notes = _notes(protocol)
-    cells = [c for c in cells_of(protocol) if c.base is None or has_cleanlab()]
+    cells = [c for c in cells_of(protocol) if c.method.name != CLEANLAB or has_cleanlab()]
     shop = _Shop(out, cells)
     for cell in cells:
         if resume and shop.state(cell) == "failed":
@@ -142,7 +142,7 @@ def _work(shop: _Shop, cells: Sequence[Cell], say: Say, progress: Progress) -> l
     while left and moved:
         moved = False
         for cell in list(left):
-            if cell.base is not None and not shop.state(cell.base):
+            if not all(shop.state(base) for base in cell.bases):
                 continue
             with claimed(shop.out / "claims", cell.name) as mine:
                 if not mine and not shop.state(cell):
@@ -164,8 +164,9 @@ def _run(shop: _Shop, cell: Cell, done: int, total: int, say: Say, progress: Pro
         progress(done, total, f"{where}{title}")
 
     try:
-        if cell.base is not None and shop.state(cell.base) == "failed":
-            raise NoisyLabelError(f"its {cell.base.method.shown} cell failed, so there are no probabilities to score.")
+        failed = [base.method.shown for base in cell.bases if shop.state(base) == "failed"]
+        if failed and len(cell.bases) - len(failed) < (1 if cell.method.name == CLEANLAB else 2):
+            raise NoisyLabelError(f"it is made of other cells, and of these failed: {', '.join(failed)}.")
         record = {"state": "done", **run_cell(cell, shop.out, hear)}
         dice = record["evaluate"]["labels"]["corrected"]["dice_mean"]
         ending = "no Dice" if dice is None else f"Dice {dice:.4f}"
