@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_noisylabel.arrays.likelihood import best_class, label_probs
+from napari_noisylabel.arrays.likelihood import as_single, best_class, label_probs
 from napari_noisylabel.inner import InnerState
 from napari_noisylabel.records import IGNORE, Track
 
@@ -239,7 +239,7 @@ class Method:
 
         By default the out-of-fold cross-entropy of the label; 0 where ignored.
         """
-        p = label_probs(evidence.probs, evidence.labels).astype(np.float32)
+        p = as_single(label_probs(evidence.probs, evidence.labels))
         return -np.log(np.clip(p, 1e-7, 1.0))
 
     def maps(self, evidence: Evidence) -> Mapping[str, np.ndarray]:

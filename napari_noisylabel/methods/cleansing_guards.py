@@ -1,4 +1,4 @@
-"""What self-cleansing may not do to a label: add specks, or delete lesions without a word."""
+"""What self-cleansing may not do to a label: add specks or whole crowds, or delete lesions without a word."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from napari_noisylabel.arrays.components import label_components
 from napari_noisylabel.records import IGNORE
+
+TWICE = 2.0  # see worth_redrawing
 
 
 def without_specks(
@@ -27,6 +29,61 @@ def without_specks(
         speck = small[components] & (pseudo != labels)
         out[speck] = labels[speck]
     return out
+
+
+def usual_number(counts: Sequence[int]) -> int:
+    """How many objects of a class a case may have after cleansing: nine of ten labelled cases have no more.
+
+    `counts` are the labelled objects per case; cases without any do not count, they may lack theirs.
+    0 where no case has one.
+    """
+    some = [n for n in counts if n]
+    return int(np.quantile(some, 0.9, method="lower")) if some else 0
+
+
+def surplus(labels: np.ndarray, fused: np.ndarray, about: np.ndarray, most: Sequence[int]) -> np.ndarray:
+    """(*spatial) bool: predicted objects that nobody labelled, beyond the number that labelled cases have.
+
+    Where every label shows one cell, its neighbours were left out on purpose, however much they look
+    like cells. The surest objects fill what room there is; those that touch a labelled one always stay.
+
+    labels (*spatial) with IGNORE; fused (K, *spatial); about (*spatial) bool, where labels may change;
+    most (K,) objects per case.
+    """
+    out, best = np.zeros(labels.shape, bool), fused.argmax(0)
+    for k in range(1, len(fused)):
+        components, n = label_components((labels == k) | ((best == k) & about), 26)
+        flat = components.ravel()
+        drawn = np.bincount(flat, (labels == k).ravel(), n + 1) > 0
+        sureness = np.bincount(flat, fused[k].ravel(), n + 1) / np.maximum(np.bincount(flat, minlength=n + 1), 1)
+        added = [j for j in range(1, n + 1) if not drawn[j]]
+        room = max(0, most[k] - int(drawn[1:].sum()))
+        beyond = sorted(added, key=lambda j: -sureness[j])[room:]
+        out |= np.isin(components, beyond)
+    return out
+
+
+def worth_redrawing(off: np.ndarray, classes: np.ndarray, noisy: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """(N,) bool: objects that the network redraws more than twice as far off as clean objects of their class.
+
+    The network errs by as much as it is off on objects that are clean, and where a label errs, too, the
+    two errors add. Up to twice the network's own, the label is the better one of the two.
+
+    off (N,) is 1 - Dice of label and prediction; classes (N,); noisy (N,) bool is what the filter says;
+    drawn (N,) bool: both label and prediction show the object. A class without a clean object that both
+    show is not redrawn.
+    """
+    out = np.zeros(len(off), bool)
+    for k in np.unique(classes):
+        clean = (classes == k) & ~noisy & drawn
+        if clean.any():
+            out |= (classes == k) & (off > TWICE * np.median(off[clean]))
+    return out
+
+
+def at_least(volumes_mm3: np.ndarray) -> float:
+    """The 1st percentile of the volumes of labelled objects (N,), 0 without any: what is smaller is a speck."""
+    return float(np.percentile(volumes_mm3, 1)) if volumes_mm3.size else 0.0
 
 
 @dataclass(frozen=True, eq=False)

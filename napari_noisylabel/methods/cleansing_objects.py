@@ -34,6 +34,7 @@ class Candidate:
     `kind` is "object", "missing label" (only predicted) or "false label" (labelled, not predicted);
     "case" for a whole case. `key` names a labelled object over time; "" where only a prediction shows
     it. `mask` are its voxels, on `box`, which has room for a shell of 3 voxels. `score` rises with suspicion.
+    `off` is 1 - Dice of label and prediction in it: how far off the network redraws it.
     """
 
     k: int
@@ -44,6 +45,7 @@ class Candidate:
     mask: np.ndarray
     spacing: tuple[float, ...]
     volume_mm3: float
+    off: float = 1.0
 
     def near(self, voxels: float) -> np.ndarray:
         """Its voxels and those within so many voxels of them (in mm: of the smallest spacing), on `box`."""
@@ -88,8 +90,15 @@ def find_objects(
             kind = "missing label" if not names.size else "object" if (shown[box] & mask).any() else "false label"
             key = f"{k}.{names.min()}" if names.size else ""
             score = surprise(probs[:, *box][:, here], labels[box][here], k)
-            found.append(Candidate(k, kind, key, score, box, mask, spacing, _mm3(mask, spacing)))
+            off = redrawn_off(own[box] & here, shown[box] & here)
+            found.append(Candidate(k, kind, key, score, box, mask, spacing, _mm3(mask, spacing), off))
     return found
+
+
+def redrawn_off(own: np.ndarray, shown: np.ndarray) -> float:
+    """1 - Dice of a label and its prediction, both (*spatial) bool; 0 where both are empty."""
+    total = int(own.sum()) + int(shown.sum())
+    return 1 - 2 * int((own & shown).sum()) / total if total else 0.0
 
 
 def rescored(objects: Sequence[Candidate], probs: np.ndarray, labels: np.ndarray, settled: np.ndarray) -> np.ndarray:

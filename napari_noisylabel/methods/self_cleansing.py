@@ -12,17 +12,19 @@ pseudo label may do.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from napari_noisylabel.arrays.likelihood import best_class
 from napari_noisylabel.arrays.metrics import dice
 from napari_noisylabel.arrays.mixture import Mixture
 from napari_noisylabel.inner import Curve, InnerState, Matrix, Note, from_json, to_json
 from napari_noisylabel.methods.base import Batch, Evidence, FoldRun, Method, Prediction
 from napari_noisylabel.methods.cleansing import (
+    FilterResult,
     cleanse,
     filter_scores,
     fuse,
@@ -33,7 +35,17 @@ from napari_noisylabel.methods.cleansing import (
     soft_loss,
     wrong_nats,
 )
-from napari_noisylabel.methods.cleansing_guards import lost_objects, object_volumes, over_the_cap, without_specks
+from napari_noisylabel.methods.cleansing_guards import (
+    Lost,
+    at_least,
+    lost_objects,
+    object_volumes,
+    over_the_cap,
+    surplus,
+    usual_number,
+    without_specks,
+    worth_redrawing,
+)
 from napari_noisylabel.methods.cleansing_objects import (
     SHELL_VOXELS,
     Candidate,
@@ -41,6 +53,7 @@ from napari_noisylabel.methods.cleansing_objects import (
     concerned,
     find_objects,
     find_pieces,
+    redrawn_off,
     rescored,
     scores_of,
     suspicion,
@@ -55,25 +68,55 @@ OBJECTS, PIECES = "objects", "pieces"
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """One case and track at a refresh, and the samples found in it."""
+    """What a refresh keeps of one case and track: not its prediction, but the samples found in it.
+
+    `predicted` (K,) are the voxels per predicted class, `points` the features that prototypes are made from.
+    """
 
     case: str
-    probs: np.ndarray
-    features: np.ndarray | None
     labels: np.ndarray
     verified: np.ndarray | None
     spacing: tuple[float, ...]
     objects: list[Candidate]
     pieces: list[Candidate]
+    predicted: np.ndarray
+    points: Mapping[int, np.ndarray]
+
+    @property
+    def is_reference(self) -> bool:
+        """Verified as a whole."""
+        return self.verified is not None and bool(self.verified.all())
+
+
+@dataclass(frozen=True, eq=False)
+class _Filtered:
+    """What the filter says of a track: P(noisy) of the objects and the pieces of each view, and what is usual.
+
+    `smallest` (K,) mm3 and `most` (K,) objects per case are limits of what pseudo labels may add.
+    """
+
+    views: list[_View]
+    scores: np.ndarray
+    by_object: FilterResult
+    by_piece: FilterResult
+    noisy: list[np.ndarray]
+    thick: list[np.ndarray]
+    smallest: np.ndarray
+    most: list[int]
+
+    def doubtful(self) -> set[str]:
+        """The cases that need a second look: something in them may be noisy, or they are verified as a whole."""
+        every = zip(self.views, self.noisy, self.thick, strict=True)
+        return {v.case for v, p, q in every if v.is_reference or (p > 0).any() or (q > 0).any()}
 
 
 @dataclass(frozen=True, eq=False)
 class _Cleansed:
-    """Pseudo labels of a case, how sure they are, and P(noisy) of each voxel that they speak about; (*spatial)."""
+    """Pseudo labels of a case (*spatial), the objects they delete, and their Dice per class if it is a reference."""
 
     pseudo: np.ndarray
-    sure: np.ndarray
-    noisy: np.ndarray
+    lost: list[Lost]
+    agreement: Mapping[int, float]
 
 
 class SelfCleansing(Method):
@@ -116,9 +159,7 @@ class SelfCleansing(Method):
     def on_epoch_start(self, run: FoldRun) -> None:
         since = run.epoch - self._first(run)
         if since >= 0 and since % self.refresh == 0:
-            predictions = list(run.predict(features=True))
-            for track in run.tracks:
-                self._refresh(run, track, predictions)
+            self._refresh(run)
 
     def loss(self, run: FoldRun, batch: Batch) -> Tensor:
         logits = run.networks[0](batch.images).logits
@@ -185,48 +226,76 @@ class SelfCleansing(Method):
             return joint_loss(logits, batch, track, ramp, self.dice_weight)
         return soft_loss(logits, batch, track, clean, ramp, self.dice_weight)
 
-    def _refresh(self, run: FoldRun, track: Track, predictions: Sequence[Prediction]) -> None:
-        """Filter the samples of all training cases of a track, then cleanse what is noisy."""
-        views = [_view(run, track, p, self.level) for p in predictions]
+    def _refresh(self, run: FoldRun) -> None:
+        """Filter the samples of all training cases, then look again at the doubtful ones and cleanse them.
+
+        One prediction is in memory at a time.
+        """
+        views: dict[str, list[_View]] = {track.name: [] for track in run.tracks}
+        for p in run.predict(features=True):
+            for track in run.tracks:
+                views[track.name].append(_view(run, track, p, self.level, self.confident))
+        if self.drop_small:
+            views = {track.name: _without_small(track, views[track.name]) for track in run.tracks}
+        found = {track.name: self._filter(track, views[track.name]) for track in run.tracks}
+        made: dict[str, dict[str, _Cleansed]] = {track.name: {} for track in run.tracks}
+        doubtful = set().union(*(of.doubtful() for of in found.values()))
+        for p in run.predict([case for case in run.case_ids if case in doubtful], features=True):
+            for track in run.tracks:
+                made[track.name][p.case] = self._cleanse(run, track, found[track.name], p)
+        for track in run.tracks:
+            self._settle(run, track, found[track.name], made[track.name])
+
+    def _filter(self, track: Track, views: list[_View]) -> _Filtered:
         objects, pieces = [c for v in views for c in v.objects], [c for v in views for c in v.pieces]
         scores = self._smoothed(track, views)
         by_object = filter_scores(scores, classes_of(objects), track.n_classes, pool=self.level == "object")
+        by_object = replace(by_object, noisy=self._only_bad(objects, by_object.noisy))
         by_piece = filter_scores(scores_of(pieces), classes_of(pieces), track.n_classes, pool=True)
         noisy = _split_up(by_object.noisy, [len(v.objects) for v in views])
         thick = _split_up(by_piece.noisy, [len(v.pieces) for v in views])
         filters = {OBJECTS: by_object, PIECES: by_piece}
-        self._fits[track.name] = {name: dict(found.fits) for name, found in filters.items()}
-        self._heard[track.name] = [n for n, found in filters.items() if _is_group(found.noisy)]
-
+        self._fits[track.name] = {name: dict(result.fits) for name, result in filters.items()}
+        self._heard[track.name] = [n for n, result in filters.items() if _is_group(result.noisy)]
         self._update_prototypes(track, views, noisy)
-        smallest = self._smallest(track, views, noisy)
-        if self.level == "object":
-            noisy = [self._without_pieces(by_object.fits, *of) for of in zip(views, noisy, thick, strict=True)]
-        made = [self._cleanse(track, *of, smallest) for of in zip(views, noisy, thick, strict=True)]
-        notes = self._spare(track, views, made)
-        for view, result in zip(views, made, strict=True):
+        smallest, most = self._smallest(track, views, noisy), _usual_numbers(track, views)
+        return _Filtered(views, scores, by_object, by_piece, noisy, thick, smallest, most)
+
+    def _settle(self, run: FoldRun, track: Track, found: _Filtered, made: Mapping[str, _Cleansed]) -> None:
+        """Write the pseudo labels of all cases into the working labels, and keep what is shown of them."""
+        views = found.views
+        each = [made.get(v.case) or _Cleansed(v.labels.copy(), [], {}) for v in views]
+        notes = self._spare(track, views, each)
+        for view, result in zip(views, each, strict=True):
             run.working_labels[view.case][track.name] = result.pseudo
-            if self.soft:
-                run.attach("clean", view.case, track.name, 1 - result.noisy)
+            if self.soft and view.case not in made:
+                run.attach("clean", view.case, track.name, np.ones(view.labels.shape, np.float16))
+        objects, pieces = [c for v in views for c in v.objects], [c for v in views for c in v.pieces]
+        voxels = [float(np.prod(v.spacing)) for v in views]
         self._shown[track.name] = [
-            *shown_filter(track, OBJECTS, scores, classes_of(objects), by_object, self.tau),
-            *shown_filter(track, PIECES, scores_of(pieces), classes_of(pieces), by_piece, self.tau),
-            _ranking(track, views, scores, by_object.noisy),
-            *shown_changes(
-                track, [v.labels for v in views], [m.pseudo for m in made], [float(np.prod(v.spacing)) for v in views]
-            ),
-            *self._agreement(track, views),
+            *shown_filter(track, OBJECTS, found.scores, classes_of(objects), found.by_object, self.tau),
+            *shown_filter(track, PIECES, scores_of(pieces), classes_of(pieces), found.by_piece, self.tau),
+            _ranking(track, views, found.scores, found.by_object.noisy),
+            *shown_changes(track, [v.labels for v in views], [m.pseudo for m in each], voxels),
+            *_agreement(track, each),
             *notes,
         ]
 
+    def _only_bad(self, objects: Sequence[Candidate], noisy: np.ndarray) -> np.ndarray:
+        """P(noisy), 0 for objects that the network redraws no further off than its own errors would."""
+        if not objects:
+            return noisy
+        off, both = np.array([c.off for c in objects]), np.array([c.kind in ("object", "case") for c in objects])
+        return np.where(worth_redrawing(off, classes_of(objects), noisy > 1 - self.tau, both), noisy, 0.0)
+
     def _without_pieces(
-        self, fits: Mapping[str, Mixture], view: _View, noisy: np.ndarray, thick: np.ndarray
+        self, fits: Mapping[str, Mixture], view: _View, probs: np.ndarray, noisy: np.ndarray, thick: np.ndarray
     ) -> np.ndarray:
         """P(noisy) of what noisy pieces leave of each object: one that only lacks a piece is not redrawn."""
-        settled = concerned(view.labels, view.probs.argmax(0), view.pieces, thick) > 1 - self.tau
+        settled = concerned(view.labels, best_class(probs), view.pieces, thick) > 1 - self.tau
         if view.verified is not None:
             settled |= view.verified
-        rest = rescored(view.objects, view.probs, view.labels, settled)
+        rest = rescored(view.objects, probs, view.labels, settled)
         return np.minimum(noisy, noisy_posterior(fits, rest, classes_of(view.objects)))
 
     def _smoothed(self, track: Track, views: Sequence[_View]) -> np.ndarray:
@@ -244,10 +313,8 @@ class SelfCleansing(Method):
         """From the clean set only, as many voxels of each case."""
         points: dict[int, list[np.ndarray]] = {k: [] for k in range(track.n_classes)}
         for view, p in zip(views, noisy, strict=True):
-            if view.features is not None:
-                agreed = agreed_features(view.features, view.labels, view.probs, self.confident)
-                for k in set(points) - self._noisy_classes(view, p):
-                    points[k].append(agreed[k])
+            for k in set(view.points) - self._noisy_classes(view, p):
+                points[k].append(view.points[k])
         kept = self._prototypes.setdefault(track.name, {})
         for k, found in points.items():
             n = self.prototypes if k else self.background_prototypes
@@ -264,29 +331,32 @@ class SelfCleansing(Method):
         for k in range(1, track.n_classes) if self.drop_small else ():
             clean = [v for v, p in zip(views, noisy, strict=True) if k not in self._noisy_classes(v, p)]
             volumes = np.concatenate([np.zeros(0), *(object_volumes(v.labels, k, v.spacing) for v in clean)])
-            limits[k] = np.percentile(volumes, 1) if volumes.size else 0.0
+            limits[k] = at_least(volumes)
         return limits
 
-    def _cleanse(
-        self, track: Track, view: _View, noisy: np.ndarray, thick: np.ndarray, smallest: np.ndarray
-    ) -> _Cleansed:
-        if not (noisy > 0).any() and not (thick > 0).any():
-            nothing = np.zeros(view.labels.shape, np.float32)
-            return _Cleansed(view.labels.copy(), nothing, nothing)
-        fused = self._fused(track, view.probs, view.features)
-        p = concerned(view.labels, fused.argmax(0), [*view.objects, *view.pieces], [*noisy, *thick])
+    def _cleanse(self, run: FoldRun, track: Track, found: _Filtered, prediction: Prediction) -> _Cleansed:
+        """Pseudo labels of one case where the filter doubts its labels."""
+        i = [v.case for v in found.views].index(prediction.case)
+        view, noisy, thick, probs = found.views[i], found.noisy[i], found.thick[i], prediction.probs[track.name]
+        if self.level == "object":
+            noisy = self._without_pieces(found.by_object.fits, view, probs, noisy, thick)
+        fused = self._fused(track, probs, prediction.features)
+        best = best_class(fused)
+        p = concerned(view.labels, best, [*view.objects, *view.pieces], [*noisy, *thick])
         p[p <= (0.0 if self.soft else 1 - self.tau)] = 0.0
+        p[surplus(view.labels, fused, p > 0, found.most)] = 0.0
         pseudo = cleanse(view.labels, fused, p > 0, self.confident)
-        return _Cleansed(without_specks(pseudo, view.labels, smallest, view.spacing), fused.max(0), p)
+        pseudo = without_specks(pseudo, view.labels, found.smallest, view.spacing)
+        if self.soft:
+            run.attach("clean", view.case, track.name, 1 - p)
+        lost = lost_objects(view.labels, pseudo, fused.max(0), view.spacing)
+        classes = range(1, track.n_classes) if view.is_reference else ()
+        return _Cleansed(pseudo, lost, {k: dice(best == k, view.labels == k) for k in classes})
 
     def _spare(self, track: Track, views: Sequence[_View], made: Sequence[_Cleansed]) -> list[Note]:
         """Of the labelled objects that pseudo labels delete, leave out those over the cap; say which ones go."""
         deleted, n_spared = [], 0
-        lost = [
-            (view, own, gone)
-            for view, own in zip(views, made, strict=True)
-            for gone in lost_objects(view.labels, own.pseudo, own.sure, view.spacing)
-        ]
+        lost = [(view, own, gone) for view, own in zip(views, made, strict=True) for gone in own.lost]
         for k in range(1, track.n_classes):
             mine = [entry for entry in lost if entry[2].k == k]
             there = sum(object_volumes(v.labels, k, v.spacing).size for v in views) if mine else 0
@@ -298,18 +368,6 @@ class SelfCleansing(Method):
                     deleted.append((view.case, k, gone.volume_mm3))
             n_spared += sum(spared)
         return shown_losses(track, deleted, n_spared)
-
-    def _agreement(self, track: Track, views: Sequence[_View]) -> list[Curve]:
-        """Dice of pseudo labels with the labels of cases that are verified as a whole, where there are any."""
-        found: dict[str, list[float]] = {}
-        for view in views:
-            if view.verified is not None and view.verified.all():
-                pseudo = self._fused(track, view.probs, view.features).argmax(0)
-                for k in range(1, track.n_classes):
-                    name = f"{track.name}/{track.classes[k]}"
-                    found.setdefault(name, []).append(dice(pseudo == k, view.labels == k))
-        means = {name: float(np.nanmean(v)) for name, v in found.items() if not np.isnan(v).all()}
-        return [Curve("Dice of pseudo labels with verified cases", means)] if means else []
 
     def _fused(self, track: Track, probs: np.ndarray, features: np.ndarray | None) -> np.ndarray:
         kept = self._prototypes.get(track.name, {})
@@ -331,22 +389,53 @@ def _is_group(noisy: np.ndarray) -> bool:
     return bool(noisy.size) and float((noisy > 0.5).mean()) >= A_GROUP
 
 
-def _view(run: FoldRun, track: Track, p: Prediction, level: str) -> _View:
+def _view(run: FoldRun, track: Track, p: Prediction, level: str, confident: float) -> _View:
     labels, verified = np.asarray(run.labels[p.case][track.name]), run.verified[p.case][track.name]
     known, spacing = None if verified is None else np.asarray(verified), tuple(run.spacing[p.case])
-    what = p.probs[track.name], labels, spacing, known
+    probs = p.probs[track.name]
+    what = probs, labels, spacing, known
     if level == "object":
         found = find_objects(*what), find_pieces(*what)
     else:
         scores = {k: float(s) for k, s in enumerate(score_case(*what)) if not np.isnan(s)}
-        found = [_whole_case(k, s, labels, spacing) for k, s in scores.items()], []
-    return _View(p.case, what[0], p.features, labels, known, spacing, *found)
+        found = [_whole_case(k, s, labels, probs, spacing) for k, s in scores.items()], []
+    predicted = np.bincount(best_class(probs).ravel(), minlength=track.n_classes)
+    points = {} if p.features is None else agreed_features(p.features, labels, probs, confident)
+    return _View(p.case, labels, known, spacing, *found, predicted, points)
 
 
-def _whole_case(k: int, score: float, labels: np.ndarray, spacing: tuple[float, ...]) -> Candidate:
+def _whole_case(k: int, score: float, labels: np.ndarray, probs: np.ndarray, spacing: tuple[float, ...]) -> Candidate:
     """All of a case as one sample of class `k`."""
     box, volume = tuple(slice(0, n) for n in labels.shape), float((labels == k).sum() * np.prod(spacing))
-    return Candidate(k, "case", str(k), score, box, np.ones(labels.shape, bool), spacing, volume)
+    off = redrawn_off(labels == k, (best_class(probs) == k) & (labels != IGNORE))
+    return Candidate(k, "case", str(k), score, box, np.ones(labels.shape, bool), spacing, volume, off)
+
+
+def _without_small(track: Track, views: Sequence[_View]) -> list[_View]:
+    """Views without predicted objects that are smaller than labelled ones are: young networks scatter specks."""
+    smallest = [0.0]
+    for k in range(1, track.n_classes):
+        smallest.append(at_least(np.concatenate([object_volumes(v.labels, k, v.spacing) for v in views])))
+
+    def large(c: Candidate) -> bool:
+        return c.kind != "missing label" or c.volume_mm3 >= smallest[c.k]
+
+    return [replace(v, objects=[c for c in v.objects if large(c)]) for v in views]
+
+
+def _usual_numbers(track: Track, views: Sequence[_View]) -> list[int]:
+    """(K,): how many objects of each class a case may have after cleansing; 0 for background."""
+    per_case = {k: [len(object_volumes(v.labels, k, v.spacing)) for v in views] for k in range(1, track.n_classes)}
+    return [0, *(usual_number(counts) for counts in per_case.values())]
+
+
+def _agreement(track: Track, made: Sequence[_Cleansed]) -> list[Curve]:
+    """Dice of pseudo labels with the labels of cases that are verified as a whole, where there are any."""
+    known = {k: [m.agreement[k] for m in made if k in m.agreement] for k in range(1, track.n_classes)}
+    means = {
+        f"{track.name}/{track.classes[k]}": float(np.nanmean(v)) for k, v in known.items() if not np.isnan(v).all()
+    }
+    return [Curve("Dice of pseudo labels with verified cases", means)] if means else []
 
 
 def _split_up(values: np.ndarray, lengths: Sequence[int]) -> list[np.ndarray]:
@@ -356,8 +445,7 @@ def _split_up(values: np.ndarray, lengths: Sequence[int]) -> list[np.ndarray]:
 def _free_of_size(scores: np.ndarray, track: Track, views: Sequence[_View]) -> np.ndarray:
     """Scores of whole cases, log-transformed and compared with those of objects of like predicted size."""
     classes = classes_of([c for v in views for c in v.objects])
-    predicted = [np.bincount(v.probs.argmax(0).ravel(), minlength=track.n_classes) for v in views]
-    sizes = np.array([n[c.k] for v, n in zip(views, predicted, strict=True) for c in v.objects])
+    sizes = np.array([v.predicted[c.k] for v in views for c in v.objects])
     out = np.zeros(len(scores))
     for k in np.unique(classes):
         out[classes == k] = size_free(scores[classes == k], sizes[classes == k])

@@ -5,10 +5,14 @@ import pytest
 
 from napari_noisylabel.methods.cleansing_guards import (
     Lost,
+    at_least,
     lost_objects,
     object_volumes,
     over_the_cap,
+    surplus,
+    usual_number,
     without_specks,
+    worth_redrawing,
 )
 from napari_noisylabel.records import IGNORE
 
@@ -50,3 +54,54 @@ def test_volumes_are_in_mm3():
     labels[0, :2, :2], labels[2, 4:, 5:] = 1, 1
     assert sorted(object_volumes(labels, 1, (3.0, 0.5, 1.0))) == [6.0, 12.0]
     assert object_volumes(labels, 2, (3.0, 0.5, 1.0)).size == 0
+
+
+def planes_of(shown: np.ndarray, sure: np.ndarray) -> np.ndarray:
+    """(2, *spatial): class 1 with probability `sure` where it is shown."""
+    p = np.where(shown, sure, 0.05)
+    return np.stack([1 - p, p])
+
+
+def test_objects_that_nobody_labelled_fill_the_usual_number_the_surest_first():
+    labels, sure = np.zeros((12, 30), np.uint8), np.full((12, 30), 0.9)
+    labels[2:6, 2:6] = 1
+    shown = labels == 1
+    shown[2:6, 6:8] = True  # touches the labelled one
+    shown[2:6, 12:16], shown[2:6, 20:24] = True, True
+    sure[:, 20:] = 0.97
+    everywhere = np.ones(labels.shape, bool)
+    fused = planes_of(shown, sure)
+    beyond_two = surplus(labels, fused, everywhere, [0, 2])
+    assert beyond_two[2:6, 12:16].all() and beyond_two.sum() == 16
+    assert surplus(labels, fused, everywhere, [0, 1]).sum() == 32
+    assert not surplus(labels, fused, everywhere, [0, 3]).any()
+    assert not surplus(labels, fused, labels == 1, [0, 0]).any()  # nothing is to change elsewhere
+
+
+def test_an_empty_case_may_get_as_many_objects_as_others_have():
+    shown = np.zeros((9, 20), bool)
+    shown[2:5, 2:5] = True
+    assert not surplus(np.zeros((9, 20), np.uint8), planes_of(shown, 0.9), shown, [0, 1]).any()
+
+
+def test_the_usual_number_is_that_of_nine_in_ten_cases_that_have_any():
+    assert usual_number([1] * 19 + [7]) == 1
+    assert usual_number([0, 0, 0, 2, 3]) == 2
+    assert usual_number([0, 0]) == usual_number([]) == 0
+
+
+def test_an_object_is_redrawn_only_if_twice_as_far_off_as_clean_ones_of_its_class():
+    off = np.array([0.1, 0.1, 0.1, 0.19, 0.21, 0.4, 0.7, 1.0])
+    classes = np.array([1, 1, 1, 1, 1, 2, 2, 3])
+    noisy = np.array([False, False, False, True, True, False, True, True])
+    drawn = np.array([True] * 7 + [False])
+    assert worth_redrawing(off, classes, noisy, drawn).tolist() == [False] * 4 + [True] + [False] * 3
+
+
+def test_a_network_that_is_half_off_on_clean_objects_adds_and_deletes_none():
+    off, classes = np.array([0.5, 0.55, 1.0]), np.ones(3, int)
+    assert not worth_redrawing(off, classes, np.array([False, False, True]), np.array([True, True, False])).any()
+
+
+def test_without_labelled_objects_nothing_is_a_speck():
+    assert at_least(np.zeros(0)) == 0.0 and at_least(np.full(9, 4.0)) == 4.0

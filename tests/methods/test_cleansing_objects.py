@@ -9,6 +9,7 @@ from napari_noisylabel.methods.cleansing_objects import (
     concerned,
     find_objects,
     find_pieces,
+    redrawn_off,
     rescored,
     scores_of,
     suspicion,
@@ -38,6 +39,7 @@ def test_a_lesion_without_a_label_and_a_label_without_a_lesion_are_candidates():
         ("false label", 18, True), ("missing label", 36, False), ("object", 48, True)
     ]  # fmt: skip
     right = next(c for c in found if c.kind == "object")
+    assert right.off == 0 and all(c.off == 1 for c in found if c is not right)
     assert all(c.score > right.score + 1 for c in found if c is not right)
     assert right.volume_mm3 == 48 * 1.5 and [*classes_of(found)] == [1, 1, 1]
 
@@ -125,3 +127,10 @@ def test_the_most_suspicious_candidate_counts_in_and_near_its_voxels():
     p = suspicion(labels.shape, pieces, [0.4, 0.9], 1)
     assert p[4, 4] == np.float32(0.4) and p[3, 4] == np.float32(0.4) and p[2, 4] == 0
     assert p[13, 26] == np.float32(0.9) and p[13, 25] == 0  # diagonal: over one voxel away
+
+
+def test_how_far_off_an_object_is_redrawn_is_1_minus_dice():
+    own, shown = np.zeros((2, 6, 7), bool)
+    own[1:4, 1:5], shown[1:4, 3:6] = True, True
+    assert redrawn_off(own, shown) == pytest.approx(1 - 2 * 6 / (12 + 9))
+    assert redrawn_off(~own, own) == 1 and redrawn_off(own & ~own, own & ~own) == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -138,8 +139,12 @@ class OneEpoch:
         planes = {i: np.where(s, 0.95, 0.02).astype(np.float16) for i, s in shown.items()}
         self._predictions = [Prediction(i, {"organ": np.stack([1 - p, p])}) for i, p in planes.items()]
 
-    def predict(self, features: bool):
-        return self._predictions
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        return tuple(self.labels)
+
+    def predict(self, cases=None, features: bool = False):
+        return (p for p in self._predictions if cases is None or p.case in cases)
 
     def attach(self, name: str, case: str, track: str, values: np.ndarray) -> None:
         self.attached[case] = values
@@ -172,6 +177,40 @@ def test_a_missing_lesion_is_drawn_where_the_whole_case_would_not_be_redrawn():
     assert all(drawn[f"{i:02}"] for i in range(4))
     for i in list(labels)[4:]:
         np.testing.assert_array_equal(run.working_labels[i]["organ"], labels[i])
+
+
+def test_neighbours_that_nobody_labels_stay_background_however_sure_the_network_is():
+    labels, shown = squares(missed=0)
+    for own in labels.values():
+        own[15:, 20:] = 0  # of two squares, everybody draws the first
+    for i in list(shown)[6:]:
+        shown[i] = shown[i].copy()
+        shown[i][15:, 20:] = False  # the network has learnt so in most cases
+    labels["00"][:15] = 0  # and one lacks it, which is an error
+    shown["00"] = shown["00"].copy()
+    shown["00"][15:, 20:] = False
+    run, method = OneEpoch(labels, shown), SelfCleansing(warmup=0.1)
+    method.on_epoch_start(run)
+    assert (run.working_labels["00"]["organ"][6:12, 6:13] == 1).all()
+    for i in list(labels)[1:]:
+        np.testing.assert_array_equal(run.working_labels[i]["organ"], labels[i])
+
+
+def test_a_refresh_holds_the_prediction_of_one_case_at_a_time():
+    labels, shown = squares()
+    alive, most = weakref.WeakSet(), []
+
+    class Counting(OneEpoch):
+        def predict(self, cases=None, features: bool = False):
+            for p in super().predict(cases, features):
+                fresh = Prediction(p.case, {"organ": p.probs["organ"].copy()})
+                alive.add(fresh)
+                most.append(len(alive))
+                yield fresh
+                del fresh
+
+    SelfCleansing(warmup=0.1).on_epoch_start(Counting(labels, shown))
+    assert len(most) > len(labels) and max(most) <= 2  # the last one goes when the next is there
 
 
 def test_at_the_case_level_there_are_no_pieces_and_the_score_stays_the_cross_entropy():
