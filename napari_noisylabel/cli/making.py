@@ -152,18 +152,20 @@ def _run_json(run: Run) -> dict[str, Any]:
 
 @app.command()
 def methods(as_json: bool = JSON) -> None:
-    """The methods and their settings."""
+    """The methods: what each is made for and needs, and its settings."""
     found = list(all_methods().values())
     if as_json:
         say_json([
             {
-                "name": m.name, "title": m.title, "needs": m.needs,
+                "name": m.name, "title": m.title, "needs": m.needs, "made_for": m.made_for,
                 "settings": {k: _without_title(v) for k, v in _properties(m.settings).items()},
             }
             for m in found
         ])  # fmt: skip
         return
+    say_table([[m.name, m.made_for, ", ".join(m.needs)] for m in found], ["method", "made for", "needs"])
     for method in found:
+        say("")
         needs = f" (needs {', '.join(method.needs)})" if method.needs else ""
         say(f"{method.name}: {method.title}{needs}")
         settings = _properties(method.settings).items()

@@ -30,7 +30,8 @@ class MethodInfo:
     """What can be said about a method without importing it.
 
     `factory` is "module:Class"; the class takes the fields of `settings` as keyword arguments.
-    A method that does not train combines what other runs left.
+    A method that does not train combines what other runs left. `made_for` names the errors for which
+    it was made, `needs` what must be there.
     """
 
     name: str
@@ -39,6 +40,7 @@ class MethodInfo:
     factory: str
     needs: tuple[str, ...] = ()
     trains: bool = True
+    made_for: str = ""
 
     def check(self, values: Mapping[str, Any]) -> MethodSettings:
         """The settings with defaults filled in. Raises BadSetting in one sentence.
@@ -80,6 +82,7 @@ BUILT_IN = (
         "Cross-entropy and Dice on the labels as they are",
         CrossEntropySettings,
         "napari_noisylabel.methods.cross_entropy:CrossEntropy",
+        made_for="errors that differ from case to case; the baseline",
     ),
     MethodInfo(
         "self-cleansing",
@@ -87,24 +90,28 @@ BUILT_IN = (
         SelfCleansingSettings,
         "napari_noisylabel.methods.self_cleansing:SelfCleansing",
         needs=("several cases",),
+        made_for="some objects badly drawn or missing, others right",
     ),
     MethodInfo(
         "jcas",
         "Joint class-affinity segmentation with two transition matrices (JCAS)",
         JcasSettings,
         "napari_noisylabel.methods.jcas:JCAS",
+        made_for="classes mixed up, scattered and ragged errors",
     ),
     MethodInfo(
         "cores",
         "Confidence regulariser and sample sieve (CORES^2)",
         CoresSettings,
         "napari_noisylabel.methods.cores:Cores",
+        made_for="errors that depend on what the place looks like",
     ),
     MethodInfo(
         "adele",
         "Adaptive early-learning correction (ADELE)",
         AdeleSettings,
         "napari_noisylabel.methods.adele:Adele",
+        made_for="objects drawn too large or too small, each its own way",
     ),
     MethodInfo(
         "spatial-correction",
@@ -112,6 +119,7 @@ BUILT_IN = (
         SpatialCorrectionSettings,
         "napari_noisylabel.methods.spatial_correction:SpatialCorrection",
         needs=("a verified case",),
+        made_for="all boundaries too wide, or all too narrow",
     ),
 )
 
@@ -123,6 +131,7 @@ ENSEMBLE = MethodInfo(
     "napari_noisylabel.engine.combine:combine",
     needs=("complete runs of two methods",),
     trains=False,
+    made_for="not knowing which errors to expect",
 )
 
 
