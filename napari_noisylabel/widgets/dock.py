@@ -21,6 +21,7 @@ from napari_noisylabel.plugin.layers import SessionLayers
 from napari_noisylabel.records import RegionState
 from napari_noisylabel.session import Stage
 from napari_noisylabel.widgets.activity import Activity
+from napari_noisylabel.widgets.collector import QuietCollector
 from napari_noisylabel.widgets.export_panel import ExportPanel
 from napari_noisylabel.widgets.filter_panel import FilterPanel
 from napari_noisylabel.widgets.footer import Footer
@@ -95,6 +96,7 @@ class NoisyLabelDock(QWidget):
         self._timer.stop()
         self._settle.stop()
         self._redraw.stop()
+        self._collector.close()
         if self._journal.isActive():
             self._save_draft()
         self._leave_worker()
@@ -132,6 +134,7 @@ class NoisyLabelDock(QWidget):
         self.tabs = QTabWidget()
         self.footer = Footer(self.workbench)
         self._activity = Activity()
+        self._collector = QuietCollector(self)
         self._keys = ReviewKeys(self.viewer, self._actions())
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
@@ -377,6 +380,7 @@ class NoisyLabelDock(QWidget):
         return viewer.dims.events.current_step, viewer.cursor.events.position, viewer.scene.camera.events
 
     def _person_at_work(self, _: Any = None) -> None:
+        self._collector.person_at_work()
         watch = self.workbench.watch
         if watch is not None and self._session.is_training:
             watch.person_at_work()
