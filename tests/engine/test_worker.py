@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 from PIL import Image
 
 from napari_noisylabel.arrays.phantom import phantom
 from napari_noisylabel.engine.courtesy import Courtesy
+from napari_noisylabel.engine.fold import Fold
 from napari_noisylabel.engine.journal import Journal, JournalReader, cut_back, from_line, journal_file, to_line
 from napari_noisylabel.engine.source import iterate_cases
 from napari_noisylabel.engine.spec import RunSpec, read_spec, write_spec
@@ -111,6 +113,47 @@ def test_a_worker_that_cannot_work_says_why(project):
     spec = add_run(project, make_spec(network="NoSuchNet"))
     reports = list(Watch(project.folder, spec.run).wait())
     assert reports[-1].kind == "failed" and "there is no network 'NoSuchNet'" in reports[-1].message
+
+
+def no_memory_on_a_gpu() -> Exception:
+    return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free.")
+
+
+def no_memory_for_numpy() -> Exception:
+    return MemoryError("Unable to allocate 8.00 EiB for an array")
+
+
+def no_memory_for_torch() -> Exception:
+    """What torch says when it asks for more than the machine has."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 62, dtype=torch.uint8)
+    return caught.value
+
+
+UNKNOWN = pytest.mark.xfail(reason="the worker looks for the words 'out of memory', which torch says for GPUs only")
+
+
+@pytest.mark.parametrize(
+    "raised", [no_memory_on_a_gpu, no_memory_for_numpy, pytest.param(no_memory_for_torch, marks=UNKNOWN)]
+)
+def test_without_memory_the_run_says_what_to_lower_and_goes_on_from_its_checkpoint(project, monkeypatch, raised):
+    monkeypatch.setattr("napari_noisylabel.engine.worker.os.nice", lambda _: 0)  # this process shall stay as it is
+    spec = add_run(project, make_spec(epochs=3))
+    folder, error, step = project.run_folder(spec.run), raised(), Fold.step
+
+    def out_of_memory(fold: Fold, number: int) -> float | None:
+        if fold.epoch == 1:
+            raise error
+        return step(fold, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Fold, "step", out_of_memory)
+        assert main([str(project.folder), spec.run]) == 1
+    told = last_report(folder)
+    assert told.kind == "failed" and "more memory than there is" in told.message
+    assert "Lower batch or patch, or take the small network." in told.message
+    assert checkpoints(folder)["fold-0"]["epoch"] == 0
+    assert main([str(project.folder), spec.run]) == 0 and last_report(folder).kind == "done"
 
 
 def test_half_a_line_waits_for_its_end_and_a_torn_one_is_passed_over(tmp_path):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from pydantic.fields import FieldInfo
 
 from napari_noisylabel import methods
 from napari_noisylabel.errors import BadSetting, MissingPart, UnknownName
@@ -31,6 +33,36 @@ def test_unknown_methods_and_settings_are_refused_in_words():
         method_info("self-cleansing").check({"warm": 1})
     with pytest.raises(BadSetting, match="setting 'tau'.*got 2"):
         method_info("self-cleansing").check({"tau": 2})
+
+
+def limits(field: FieldInfo) -> tuple[list[float], list[float]]:
+    """The values just below and just above what a numeric setting takes."""
+    names = ("ge", "gt", "le", "lt")
+    kept = {name: getattr(limit, name) for limit in field.metadata for name in names if hasattr(limit, name)}
+    below = [kept["gt"]] if "gt" in kept else [kept["ge"] - 1e-6] if "ge" in kept else []
+    return below, [kept["lt"]] if "lt" in kept else [kept["le"] + 1e-6] if "le" in kept else []
+
+
+@pytest.mark.parametrize("info", BUILT_IN, ids=[i.name for i in BUILT_IN])
+def test_every_number_of_every_method_has_limits_and_what_is_out_of_them_is_refused(info):
+    for name, field in info.settings.model_fields.items():
+        wrong: list[object] = ["much"]
+        if field.annotation in (int, float):
+            below, above = limits(field)
+            assert below and above, name
+            if field.annotation is int:
+                below, above = [math.floor(v) for v in below], [math.ceil(v) for v in above]
+            wrong += [*below, *above, float("nan"), float("inf")]
+        for value in wrong:
+            with pytest.raises(BadSetting, match=f"setting '{name}.*' of method '{info.name}' is not usable: .*got"):
+                info.check({name: value})
+
+
+@pytest.mark.parametrize("info", BUILT_IN, ids=[i.name for i in BUILT_IN])
+def test_every_preset_is_within_the_limits_and_differs_from_the_defaults(info):
+    for preset in info.settings.PRESETS:
+        chosen = info.check({"preset": preset})
+        assert chosen != info.check({}) and isinstance(info.make(chosen), Method)
 
 
 def test_a_method_of_a_third_party_is_found_and_takes_no_name_that_is_taken(monkeypatch):
