@@ -85,6 +85,15 @@ def test_without_flips_a_smooth_mask_comes_back_and_the_input_is_never_changed(r
     assert np.array_equal(mask, before)
 
 
+def test_smoothing_removes_almost_all_isolated_flips():
+    true = disk((128, 140), 30)
+    far = (distance(true, (1, 1)) + distance(~true, (1, 1))) > 4
+    raw, smooth = (
+        (markov(true, 0, 0.8, 0.05, 0.2, np.random.default_rng(3), smooth=s) != true)[far].mean() for s in (False, True)
+    )
+    assert raw == pytest.approx(0.2, abs=0.01) and smooth < 0.01
+
+
 @pytest.mark.parametrize("fill", [False, True])
 def test_an_empty_or_full_mask_has_no_ring(fill, rng):
     mask = np.full((9, 12), fill)

@@ -51,6 +51,16 @@ def test_one_cloud_of_scores_is_not_split(rng, draw):
     assert not posterior(mixtures[0], SCORES).any()
 
 
+def test_of_a_hundred_clouds_none_is_split_and_of_fifty_mixtures_all_are(rng):
+    clouds = [draw(size=300) for draw in (rng.normal, rng.lognormal) for _ in range(100)]
+    assert not any(fit_mixture_samples(cloud).split for cloud in clouds)
+
+    found = [fit_mixture_samples(two_gaussians(rng, 1000)) for _ in range(50)]
+    assert all(mixture.split for mixture in found)
+    assert max(abs(np.subtract(mixture.means, (0, 4))).max() for mixture in found) < 0.25
+    assert max(abs(np.subtract(mixture.weights, (0.7, 0.3))).max() for mixture in found) < 0.06
+
+
 def test_a_long_tail_is_not_split_however_many_voxels_it_has(rng):
     mixture = fit_mixture(*histogram(rng.lognormal(size=300_000)))
 

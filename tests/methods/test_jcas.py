@@ -76,6 +76,13 @@ def test_matrices_wait_for_the_second_stage_and_then_learn(tmp_path):
     assert fold.stage.name == "joint" and (matrix_of(fold) != start).all()
 
 
+def test_without_its_parts_it_is_cross_entropy_counted_twice(tmp_path):
+    method = JCAS(warmup=1.0, reasoning="off", affinity_weight=0.0)
+    fold = make_fold(tmp_path, some_cases(), method)
+    batch = fold.batch(0)
+    assert torch.equal(method.loss(fold, batch), 2 * CrossEntropy().loss(fold, batch))
+
+
 def test_what_a_person_verified_is_not_seen_through_the_noise(tmp_path):
     whole = {"organ": np.ones(SHAPE, bool)}
     for verified, alike in ((whole, True), ({"organ": None}, False)):
@@ -327,3 +334,18 @@ def test_on_clean_labels_it_loses_less_than_a_point_of_dice_and_the_class_matrix
     found = [unseen_dice(f, test, tmp_path / f.method.name) for f in folds]
     assert found[1] > found[0] - 0.01, found
     assert np.abs(matrix_of(folds[1]) - np.eye(3)).max() < 0.05, matrix_of(folds[1])
+
+
+@pytest.mark.slow
+def test_with_each_part_unseen_cases_are_drawn_better_where_labels_were_flipped(tmp_path):
+    train, test = ellipses(noisy=True)
+    plan = PatchPlan(2, (1, *SHAPE), 0, 0, 6, 10, False)
+    parts = {
+        "plain": CrossEntropy(),
+        "affinity": JCAS(warmup=1.0, reasoning="off"),
+        "reasoning": JCAS(warmup=1.0),
+        "matrices": JCAS(),
+    }
+    folds = {name: trained(make_fold(tmp_path / name, train[:16], m, plan, 30)) for name, m in parts.items()}
+    found = {name: unseen_dice(fold, test, tmp_path / name) for name, fold in folds.items()}
+    assert found["plain"] < found["affinity"] < found["reasoning"] < found["matrices"], found

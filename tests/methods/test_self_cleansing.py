@@ -295,6 +295,15 @@ def test_it_beats_plain_training_on_a_phantom_with_known_noise_and_lies_under_cl
 
 
 @pytest.mark.slow
+def test_pseudo_labels_gain_over_leaving_out_what_the_filter_calls_noisy(tmp_path):
+    cases, truths, _ = ellipses("missing", n=40, share=0.6)
+    plain = mean_dice(proposals(tmp_path / "plain", cases, "cross-entropy"), truths)
+    filtered = mean_dice(proposals(tmp_path / "filter", cases, "self-cleansing", confident=0.9999), truths)
+    cleansed = mean_dice(proposals(tmp_path / "both", cases, "self-cleansing"), truths)
+    assert plain < filtered <= cleansed + 0.005, (plain, filtered, cleansed)
+
+
+@pytest.mark.slow
 def test_without_noise_it_is_within_a_point_of_dice_of_plain_training(tmp_path):
     cases, truths, _ = ellipses("missing", n=40, share=0.0)
     plain, own = (mean_dice(proposals(tmp_path / m, cases, m), truths) for m in ("cross-entropy", "self-cleansing"))
