@@ -118,3 +118,20 @@ def test_a_batch_that_gives_no_number_stops_the_run_and_it_goes_on_from_before(t
     train(spec, cases)
     whole, _ = train(spec, cases, name="whole")
     assert same(checkpoints(tmp_path / "run"), checkpoints(whole))
+
+
+@pytest.mark.xfail(
+    reason="gradients are not looked at: the weights are saved before a loss tells", raises=AssertionError
+)
+def test_a_gradient_that_is_no_number_does_not_reach_the_checkpoint(train, tmp_path, monkeypatch):
+    as_it_was = Fold.batch
+
+    def batch(fold: Fold, step: int) -> Batch:
+        if (fold.number, fold.epoch, step) == (0, 1, 1):  # the last step of its epoch
+            next(fold.networks[0].parameters()).register_hook(lambda gradient: gradient * float("nan"))
+        return as_it_was(fold, step)
+
+    monkeypatch.setattr(Fold, "batch", batch)
+    with pytest.raises(RunFailed):
+        train(make_spec(epochs=3), some_cases(2))
+    assert checkpoints(tmp_path / "run")["fold-0"]["epoch"] == 0
