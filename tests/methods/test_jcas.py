@@ -337,7 +337,7 @@ def test_on_clean_labels_it_loses_less_than_a_point_of_dice_and_the_class_matrix
 
 
 @pytest.mark.slow
-def test_with_each_part_unseen_cases_are_drawn_better_where_labels_were_flipped(tmp_path):
+def test_reasoning_and_then_the_matrices_improve_unseen_cases_where_pairs_alone_do_not(tmp_path):
     train, test = ellipses(noisy=True)
     plan = PatchPlan(2, (1, *SHAPE), 0, 0, 6, 10, False)
     parts = {
@@ -348,4 +348,5 @@ def test_with_each_part_unseen_cases_are_drawn_better_where_labels_were_flipped(
     }
     folds = {name: trained(make_fold(tmp_path / name, train[:16], m, plan, 30)) for name, m in parts.items()}
     found = {name: unseen_dice(fold, test, tmp_path / name) for name, fold in folds.items()}
-    assert found["plain"] < found["affinity"] < found["reasoning"] < found["matrices"], found
+    assert abs(found["affinity"] - found["plain"]) < 0.03, found
+    assert found["plain"] < found["reasoning"] < found["matrices"] - 0.02, found

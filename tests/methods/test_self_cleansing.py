@@ -295,12 +295,12 @@ def test_it_beats_plain_training_on_a_phantom_with_known_noise_and_lies_under_cl
 
 
 @pytest.mark.slow
-def test_pseudo_labels_gain_over_leaving_out_what_the_filter_calls_noisy(tmp_path):
+def test_the_filter_alone_helps_and_pseudo_labels_are_within_half_a_point_of_it(tmp_path):
     cases, truths, _ = ellipses("missing", n=40, share=0.6)
     plain = mean_dice(proposals(tmp_path / "plain", cases, "cross-entropy"), truths)
     filtered = mean_dice(proposals(tmp_path / "filter", cases, "self-cleansing", confident=0.9999), truths)
     cleansed = mean_dice(proposals(tmp_path / "both", cases, "self-cleansing"), truths)
-    assert plain < filtered <= cleansed + 0.005, (plain, filtered, cleansed)
+    assert plain < filtered < cleansed + 0.005, (plain, filtered, cleansed)
 
 
 @pytest.mark.slow
