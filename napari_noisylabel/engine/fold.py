@@ -176,17 +176,21 @@ class Fold:
             return None
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise RunFailed(
-                f"the loss became {value} in fold {self.number}, epoch {self.epoch + 1}, step {step + 1} (cases "
-                f"{', '.join(sorted(set(batch.case_ids)))}). Look at these cases, or start a run with a lower lr."
-            )
+            raise self._failed("loss", value, step, batch)
         self.spec.fabric.backward(loss)
-        for group in self._optimizer.param_groups:
-            nn.utils.clip_grad_norm_(group["params"], MAX_GRADIENT)
+        norms = [nn.utils.clip_grad_norm_(group["params"], MAX_GRADIENT) for group in self._optimizer.param_groups]
+        if not all(math.isfinite(float(norm)) for norm in norms):
+            raise self._failed("gradient", math.nan, step, batch)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._average(trained)
         return value
+
+    def _failed(self, what: str, value: float, step: int, batch: Batch) -> RunFailed:
+        return RunFailed(
+            f"the {what} became {value} in fold {self.number}, epoch {self.epoch + 1}, step {step + 1} (cases "
+            f"{', '.join(sorted(set(batch.case_ids)))}). Look at these cases, or start a run with a lower lr."
+        )
 
     def keep_verified(self, cases: Iterable[str] | None = None) -> None:
         """Write what people verified back into the working labels, of all cases or of some."""

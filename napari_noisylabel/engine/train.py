@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from napari_noisylabel.engine.patches import PatchPlan, plan_patches
 from napari_noisylabel.engine.score import score_case
 from napari_noisylabel.engine.settings import EngineSettings, check_engine, default_threads
 from napari_noisylabel.engine.spec import RunSpec
-from napari_noisylabel.errors import InputError
+from napari_noisylabel.errors import InputError, RunFailed
 from napari_noisylabel.inner import to_json
 from napari_noisylabel.methods import method_info
 from napari_noisylabel.methods.base import Method, Prediction
@@ -125,14 +126,15 @@ def _train_prepared(
     shared = FoldSpec(tracks, plan, engine, channels, spec.seed, spec.epochs, fabric, _strides(plan, engine))
     clock = _Clock(spec, plan, spec.folds)
     members = []
-    for number in range(spec.folds):
-        own = [c for c in training if folds[c.id] != number or spec.folds == 1]
-        fold = Fold(shared, number, own, _method(spec), reference)
-        unseen = [c for c in training if folds[c.id] == number]
-        yield from _train_fold(spec, fold, unseen, folder, clock)
-        fold.forget()
-        members.append(fold)
-    yield from _score(spec, members, folds, list(prepared.values()), folder)
+    with _enough_memory(plan):
+        for number in range(spec.folds):
+            own = [c for c in training if folds[c.id] != number or spec.folds == 1]
+            fold = Fold(shared, number, own, _method(spec), reference)
+            unseen = [c for c in training if folds[c.id] == number]
+            yield from _train_fold(spec, fold, unseen, folder, clock)
+            fold.forget()
+            members.append(fold)
+        yield from _score(spec, members, folds, list(prepared.values()), folder)
 
 
 def _train_fold(
@@ -184,6 +186,32 @@ def _score(
 
 
 # ---------------------------------------------------------------- helpers, in order of use
+
+
+@contextmanager
+def _enough_memory(plan: PatchPlan) -> Iterator[None]:
+    """Where memory runs out, say so and offer a smaller patch. Raises RunFailed."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        smaller = ",".join(str(max(8, plan.size[axis] // 16 * 8)) for axis in plan.in_plane)
+        batch = f" or --set batch={plan.batch // 2}" if plan.batch > 1 else ""
+        raise RunFailed(
+            f"training needs more memory than there is ({_first_line(error)}). Start a run with a smaller patch, "
+            f"--set patch={smaller},{batch} or --set network=unet, or resume this one where more memory is free."
+        ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """NumPy raises MemoryError; torch says it in words, other ones for each device."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in said for words in ("out of memory", "can't allocate memory"))
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), "no detail").rstrip(". ")
 
 
 def _check_enough(training: Sequence[PreparedCase], folds: int) -> None:

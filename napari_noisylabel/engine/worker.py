@@ -68,13 +68,9 @@ def _drain(
     except NoisyLabelError as error:
         journal.write(Report(spec.run, "failed", message=str(error)))
         return error.exit_code
-    except MemoryError as error:
-        journal.write(Report(spec.run, "failed", message=_out_of_memory(error)))
-        return 1
     except Exception as error:
         traceback.print_exc()
-        message = _out_of_memory(error) if "out of memory" in str(error).lower() else f"{type(error).__name__}: {error}"
-        journal.write(Report(spec.run, "failed", message=message))
+        journal.write(Report(spec.run, "failed", message=f"{type(error).__name__}: {error}"))
         return 1
     return 0
 
@@ -112,12 +108,6 @@ def _lower_priority() -> None:
         os.nice(NICE)
     except (AttributeError, OSError):  # not there on Windows, not allowed in some containers
         print("the priority could not be lowered", file=sys.stderr)
-
-
-def _out_of_memory(error: BaseException) -> str:
-    detail = str(error).splitlines()[0] if str(error) else "no detail"
-    return f"training needs more memory than there is ({detail}). Lower batch or patch, or take the small network."
-
 
 
 if __name__ == "__main__":

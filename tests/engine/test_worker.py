@@ -130,12 +130,7 @@ def no_memory_for_torch() -> Exception:
     return caught.value
 
 
-UNKNOWN = pytest.mark.xfail(reason="the worker looks for the words 'out of memory', which torch says for GPUs only")
-
-
-@pytest.mark.parametrize(
-    "raised", [no_memory_on_a_gpu, no_memory_for_numpy, pytest.param(no_memory_for_torch, marks=UNKNOWN)]
-)
+@pytest.mark.parametrize("raised", [no_memory_on_a_gpu, no_memory_for_numpy, no_memory_for_torch])
 def test_without_memory_the_run_says_what_to_lower_and_goes_on_from_its_checkpoint(project, monkeypatch, raised):
     monkeypatch.setattr("napari_noisylabel.engine.worker.os.nice", lambda _: 0)  # this process shall stay as it is
     spec = add_run(project, make_spec(epochs=3))
@@ -151,7 +146,7 @@ def test_without_memory_the_run_says_what_to_lower_and_goes_on_from_its_checkpoi
         assert main([str(project.folder), spec.run]) == 1
     told = last_report(folder)
     assert told.kind == "failed" and "more memory than there is" in told.message
-    assert "Lower batch or patch, or take the small network." in told.message
+    assert "smaller patch, --set patch=8,8,8" in told.message and "resume this one" in told.message
     assert checkpoints(folder)["fold-0"]["epoch"] == 0
     assert main([str(project.folder), spec.run]) == 0 and last_report(folder).kind == "done"
 
