@@ -218,18 +218,15 @@ def test_without_sure_voxels_or_without_a_trigger_no_label_changes(tmp_path, set
     assert ("change" in settings) == all(w.on is None for w in fold.method._watches["organ"])
 
 
-@pytest.mark.parametrize(("least", "first"), [(0, 2), (5, 3), (6, 3), (7, None)])
-def test_no_label_changes_before_so_many_steps_and_it_is_told(tmp_path, least, first):
+@pytest.mark.parametrize(("least", "on"), [(9, 5), (10, 5), (99, None)])
+def test_no_class_is_corrected_before_so_many_steps_and_it_is_told(tmp_path, least, on):
     cases = [a_case(i)[0] for i in range(4)]
-    fold, corrected = a_fold(tmp_path, cases, quick(least_steps=least)), []
-    for epoch in range(1, 4):  # of two steps each; after the fourth and last there would be nothing to learn
-        go_on(fold, epoch)
-        changed = any((fold.working_labels[c.id]["organ"] != c.labels["organ"]).any() for c in cases)
-        corrected += [epoch] if changed else []
-    assert (corrected or [None])[0] == first
-    if first is None:
-        notes = {i.note for i in fold.method.inner() if isinstance(i, Fit)}
-        assert notes == {"not corrected yet: the curve says after 3.5 epochs"}
+    fold = go_on(a_fold(tmp_path, cases, quick(least_steps=least), epochs=8), 6)  # two steps each
+    assert [w.on for w in fold.method._watches["organ"][1:]] == [on, on]
+    changed = any((fold.working_labels[c.id]["organ"] != c.labels["organ"]).any() for c in cases)
+    assert changed == (on is not None)
+    notes = [i.note for i in fold.method.inner() if isinstance(i, Fit)]
+    assert all(("after the last" in note) == (on is None) for note in notes)
 
 
 def test_two_runs_with_one_seed_are_the_same_to_the_last_bit(tmp_path):
