@@ -53,7 +53,7 @@ class Cores(Method):
         supervoxel_mm: float = 4.0,
         consistency: float = 0.4,
         fresh: bool = True,
-        fresh_steps: int = 150,
+        fresh_steps: int = 400,
         consistency_weight: float = 0.4,
         unlabelled: float = 0.25,
         strength: float = 0.5,

@@ -123,7 +123,7 @@ class CoresSettings(MethodSettings):
     consistency: float = Field(0.4, ge=0, le=0.95, description="Share of epochs of the second stage; 0: none")
     fresh: bool = Field(True, description="Start the second stage with new weights, as published")
     fresh_steps: int = Field(
-        150, ge=0, le=1_000_000, description="Steps that new weights need: a shorter second stage is left out"
+        400, ge=0, le=1_000_000, description="Steps that new weights need: a shorter second stage is left out"
     )
     consistency_weight: float = Field(0.4, ge=0, le=10, description="Weight of the divergence of the two views")
     unlabelled: float = Field(0.25, ge=0, le=1, description="Share of patches whose rejected voxels are compared")
