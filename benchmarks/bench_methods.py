@@ -24,7 +24,9 @@ from typing import Any
 import numpy as np
 
 EPOCHS = 10
-STEPS_IN_TURN = 15
+STEPS_IN_TURN = 16
+AT_ONCE: dict[str, dict[str, Any]] = {"cores": {"known_from": 0, "least_steps": 0, "fresh_steps": 0}}
+"""Settings with which a method comes to its last stage after a few steps."""
 GOALS = {  # step, epoch
     "self-cleansing": (1.15, 1.5),
     "cores": (1.15, 1.5),
@@ -104,7 +106,8 @@ def times_of_steps(project: Path, names: Sequence[str], epochs: int) -> dict[str
                 fold.step(step % fold.spec.plan.steps)
                 taken[name].append(time.perf_counter() - began)
         drop_prepared(Path(cache))
-    return {name: float(np.median(values)) for name, values in taken.items()}
+    # two by two: a method may do more in every second step
+    return {name: float(np.median(np.reshape(values, (-1, 2)).mean(1))) for name, values in taken.items()}
 
 
 def fold_in_last_stage(name: str, prepared: Any, tracks: Any, epochs: int) -> Any:
@@ -124,7 +127,7 @@ def fold_in_last_stage(name: str, prepared: Any, tracks: Any, epochs: int) -> An
     device = choose_device("auto")[0]
     engine = check_engine({"precision": choose_precision(device), "threads": 1})
     info = method_info(name)
-    method = info.make(info.check({}))
+    method = info.make(info.check(AT_ONCE.get(name, {})))
     reference = [c for c in prepared.values() if c.verified_case and method.needs_reference]
     cases = [c for c in prepared.values() if not c.held_out and c not in reference]
     plan = replace(plan_patches(cases, engine, 8, big_device=device != "cpu"), steps=3)

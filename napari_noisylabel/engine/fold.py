@@ -90,6 +90,11 @@ class Fold:
     # ------------------------------------------------------------ what methods ask
 
     @property
+    def steps(self) -> int:
+        """Optimiser steps of an epoch."""
+        return self.spec.plan.steps
+
+    @property
     def stage(self) -> Stage:
         """The stretch of the run that the current epoch belongs to."""
         end = 0

@@ -8,6 +8,7 @@ Segmentation from Noisy Annotations", CVPR 2022 (arXiv 2110.03740). Formulas: `a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ class Adele(Method):
         skip_below: float = 0.05,
         min_points: int = 4,
         earliest: float = 0.3,
+        least_steps: int = 120,
         points: int = 0,
         unit: str = "point",
         trigger: str = "class",
@@ -74,7 +76,7 @@ class Adele(Method):
         self.temperature, self.learned_scales, self.total = temperature, learned_scales, total
         self.save_memory = save_memory
         self.change, self.skip, self.skip_below = change, skip, skip_below
-        self.min_points, self.earliest = min_points, earliest
+        self.min_points, self.earliest, self.least_steps = min_points, earliest, least_steps
         self.points, self.unit, self.trigger = points, unit, trigger
         self.predictions, self.correction_scales, self.flips = predictions, tuple(correction_scales), flips
         self.correction_temperature, self.interval, self.start_from = correction_temperature, interval, start_from
@@ -97,6 +99,8 @@ class Adele(Method):
 
     def on_run_start(self, run: FoldRun) -> None:
         self._tracks, self._epochs = run.tracks, run.epochs
+        earliest = max(self.earliest, self.least_steps / (run.epochs * run.steps))
+        self._detector = replace(self._detector, earliest=earliest)
         self._watches = {t.name: [Watch() for _ in t.classes] for t in run.tracks}
         if self.learned_scales:
             run.add_parameters([self._scale_weights], lr=SCALE_LR)

@@ -41,6 +41,8 @@ class Cores(Method):
         beta_from: float = 0.1,
         beta_full: float = 0.4,
         sieve_from: float = 0.31,
+        known_from: float = 0.5,
+        least_steps: int = 120,
         prior: str = "balanced",
         level: str = "voxel",
         margin: float = 0.0,
@@ -51,17 +53,20 @@ class Cores(Method):
         supervoxel_mm: float = 4.0,
         consistency: float = 0.4,
         fresh: bool = True,
+        fresh_steps: int = 400,
         consistency_weight: float = 0.4,
-        unlabelled: float = 0.5,
+        unlabelled: float = 0.25,
         strength: float = 0.5,
         smooth: float = 0.5,
         likelihood: str = "networks",
     ) -> None:
         self.dice_weight, self.beta, self.prior, self.margin = dice_weight, beta, prior, margin
         self.beta_from, self.beta_full, self.sieve_from = beta_from, beta_full, sieve_from
+        self.known_from, self.least_steps = known_from, least_steps
         self.level, self.sieve_by, self.refresh, self.keep_at_least = level, sieve_by, refresh, keep_at_least
         self.band_mm, self.supervoxel_mm = band_mm, supervoxel_mm
-        self.consistency, self.fresh, self.consistency_weight = consistency, fresh, consistency_weight
+        self.consistency, self.fresh, self.fresh_steps = consistency, fresh, fresh_steps
+        self.consistency_weight = consistency_weight
         self.unlabelled, self.strength = unlabelled, strength
         self.smooth, self.likelihood = smooth, likelihood
         self._prior: dict[str, Tensor] = {}
@@ -69,8 +74,12 @@ class Cores(Method):
         self._given: dict[str, Tensor] = {}
         self._supported: dict[str, Tensor] = {}
         self._labelled: dict[str, Tensor] = {}
+        self._agreed: dict[str, Tensor] = {}
         self._exempt: dict[str, Tensor] = {}
+        self._waited, self._known, self._second_stage = 0, False, False
         self._beta = 0.0
+        self._compared = 0.0
+        self._why = ""
         self._record = SieveRecord(margin, keep_at_least)
 
     # ------------------------------------------------------------ moments
@@ -91,21 +100,25 @@ class Cores(Method):
     def on_epoch_start(self, run: FoldRun) -> None:
         for track in run.tracks:
             nothing = torch.zeros(track.n_classes, dtype=torch.int64, device=run.device)
-            for counts in (self._kept, self._given, self._supported, self._labelled):
+            for counts in (self._kept, self._given, self._supported, self._labelled, self._agreed):
                 counts[track.name] = nothing.clone()
         first = self.stages(run.epochs)[0].epochs
-        self._beta = formulas.beta_at(run.epoch, first, self.beta, self.beta_from, self.beta_full)
-        if run.stage.name == CONSISTENCY:
+        self._compared = 0.0
+        if run.first_epoch_of_stage:
+            self._second_stage = run.stage.name == CONSISTENCY and self._is_worth_it(run)
+        self._why = self._waiting(run)
+        self._beta = formulas.beta_at(self._time(run), first, self.beta, self.beta_from, self.beta_full)
+        if self._second_stage:
             self._beta = 0.0
             if run.first_epoch_of_stage:
                 self._sieve_cases(run)
                 if self.fresh:
                     run.restart(0)
-        elif self._by_case and self._sieving(run) and (run.epoch - self._first_sieved(run)) % self.refresh == 0:
+        elif self._by_case and self._sieving(run) and (self._time(run) - self._first_sieved(run)) % self.refresh == 0:
             self._sieve_cases(run)
 
     def loss(self, run: FoldRun, batch: Batch) -> Tensor | None:
-        found = self._second(run, batch) if run.stage.name == CONSISTENCY else self._first(run, batch)
+        found = self._second(run, batch) if self._second_stage else self._first(run, batch)
         return sum(found[1:], found[0]) if found else None
 
     def on_epoch_end(self, run: FoldRun) -> None:
@@ -116,14 +129,19 @@ class Cores(Method):
             supported, labelled = self._supported[track.name], self._labelled[track.name]
             if labelled.sum() > 0:  # the second stage counts nothing
                 self._exempt[track.name] = formulas.unsupported(supported, labelled, self.keep_at_least)
+        self._keep_time(run)
         self._record.look(run, self._score)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"prior": dict(self._prior), "exempt": dict(self._exempt), "record": self._record.state_dict()}
+        return {
+            "prior": dict(self._prior), "exempt": dict(self._exempt), "waited": self._waited, "known": self._known,
+            "second": self._second_stage, "record": self._record.state_dict(),
+        }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._prior = {track: p.to(self._prior[track].device) for track, p in state["prior"].items()}
         self._exempt = {track: e.to(self._exempt[track].device) for track, e in state["exempt"].items()}
+        self._waited, self._known, self._second_stage = state["waited"], state["known"], state["second"]
         self._record.load_state_dict(state["record"])
 
     def inner(self) -> list[InnerState]:
@@ -131,7 +149,8 @@ class Cores(Method):
             f"the loss is divided by 1 + beta = {1 + self._beta:.2f}, as the publication does with the learning rate; "
             "the rate itself falls along the engine's cosine"
         )
-        return [Curve("beta", {"beta": self._beta}), Note("learning rate", text), *self._record.inner()]
+        shown = [Curve("beta", {"beta": self._beta}), Note("learning rate", text), *self._record.inner()]
+        return [*shown, Note("schedule", self._why)] if self._why else shown
 
     # ------------------------------------------------------------ scoring
 
@@ -166,11 +185,44 @@ class Cores(Method):
     def _by_case(self) -> bool:
         return self.level != "voxel" or self.sieve_by == "epoch"
 
+    def _time(self, run: FoldRun) -> int:
+        """The epoch by the clock of the schedule, which stands still while a class is not known yet."""
+        return run.epoch - self._waited
+
+    def _keep_time(self, run: FoldRun) -> None:
+        """Stop the clock where beta would rise or the sieve start, and it is too early or a class is not known."""
+        tracks, following = (t.name for t in run.tracks), self._time(run) + 1
+        self._known = self._known or (
+            (run.epoch + 1) * run.steps >= self.least_steps
+            and all(formulas.is_known(self._agreed[t], self._labelled[t], self.known_from) for t in tracks)
+        )
+        begins = following > self.beta_from * self.stages(run.epochs)[0].epochs or following >= self._first_sieved(run)
+        if begins and not self._known:
+            self._waited += 1
+
     def _first_sieved(self, run: FoldRun) -> int:
         return max(1, round(self.sieve_from * self.stages(run.epochs)[0].epochs))
 
     def _sieving(self, run: FoldRun) -> bool:
-        return run.epoch >= self._first_sieved(run)
+        return self._time(run) >= self._first_sieved(run)
+
+    def _is_worth_it(self, run: FoldRun) -> bool:
+        """False where the second stage is too short for new weights, or nothing could be sieved: the first goes on."""
+        return self._known and (not self.fresh or run.stage.epochs * run.steps >= self.fresh_steps)
+
+    def _waiting(self, run: FoldRun) -> str:
+        """In words, what the schedule waits for; empty where nothing waits."""
+        if self._waited and not self._known:
+            return (
+                f"beta and sieve have waited for {self._waited} epoch(s): {self.least_steps} steps are not over, or "
+                f"the network does not name {self.known_from:.0%} of the voxels of every class yet"
+            )
+        if run.stage.name == CONSISTENCY and not self._second_stage:
+            return (
+                f"the second stage is left out, and the first goes on: {run.stage.epochs * run.steps} steps are "
+                f"less than the {self.fresh_steps} that new weights need"
+            )
+        return ""
 
     def _first(self, run: FoldRun, batch: Batch) -> list[Tensor]:
         """The regularised loss of each track, over what the sieve keeps; tracks without any are left out."""
@@ -186,6 +238,10 @@ class Cores(Method):
         exempt = self._exempt[track.name][labels.clamp_max(track.n_classes - 1)]
         kept = supported | exempt if self._sieving(run) else torch.ones_like(verified)
         self._count(track, labels, weight > 0, supported, kept)
+        if not self._known:
+            self._agreed[track.name] += torch.bincount(
+                labels[(logits.detach().argmax(1) == labels) & (weight > 0)], minlength=track.n_classes
+            )
         weight = weight * kept
         if not weight.any():
             return None
@@ -263,11 +319,11 @@ class Cores(Method):
         return found
 
     def _patches_to_compare(self, rejected: Mapping[str, Tensor]) -> Tensor:
-        """Indices of the share `unlabelled` of the patches, those with most rejected voxels; without any, none."""
+        """Indices of the patches with most rejected voxels, over the steps of an epoch a share `unlabelled` of all."""
         voxels = torch.stack([mask.flatten(1).sum(1) for mask in rejected.values()]).sum(0)
-        n = round(self.unlabelled * len(voxels) + 0.5 - 1e-9)
-        if not self.consistency_weight:
-            n = 0
+        self._compared += self.unlabelled * len(voxels) if self.consistency_weight else 0.0
+        n = int(self._compared + 1e-9)
+        self._compared -= n
         best = voxels.argsort(descending=True, stable=True)[:n]
         return best[voxels[best] > 0].sort().values
 

@@ -82,6 +82,15 @@ def unsupported(supported: Tensor, labelled: Tensor, least: float) -> Tensor:
     return supported < least * labelled
 
 
+def is_known(agreed: Tensor, labelled: Tensor, least: float) -> bool:
+    """True if the network names at least the share `least` of the voxels of every class that is there.
+
+    agreed, labelled (K,) are numbers of voxels: where the best class is the label's, and of the label. The
+    share that the sieve supports would not do: of an undecided network it supports about half.
+    """
+    return bool((agreed >= least * labelled).all())
+
+
 def local_opinion(probs: np.ndarray, spacing: Sequence[float], width: float) -> np.ndarray:
     """The mean of the probabilities around each voxel, (K, *spatial) float32.
 

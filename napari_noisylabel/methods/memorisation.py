@@ -23,8 +23,8 @@ from napari_noisylabel.methods.learning_curve import (
 class Detector:
     """How memorisation is detected: see `learning_curve` for `change`, `skip` and `skip_below`.
 
-    No class is switched on before the share `earliest` of the run is over: a curve that rests on
-    its way up looks learnt.
+    No class is switched on before the share `earliest` of the run is over, over 1: in no epoch. A
+    curve that rests on its way up looks learnt.
     """
 
     change: float = 0.9

@@ -87,8 +87,8 @@ class JcasSettings(MethodSettings):
 
 _CORES_PAPER: Mapping[str, Any] = {
     "dice_weight": 0.0, "beta": 2.0, "beta_from": 0.1, "beta_full": 0.4, "sieve_from": 0.31, "prior": "voxels",
-    "level": "voxel", "margin": 0.0, "keep_at_least": 0.0, "sieve_by": "epoch", "refresh": 1, "consistency": 0.0,
-    "smooth": 0.0, "likelihood": "sieve",
+    "known_from": 0.0, "least_steps": 0, "level": "voxel", "margin": 0.0, "keep_at_least": 0.0, "sieve_by": "epoch",
+    "refresh": 1, "consistency": 0.0, "smooth": 0.0, "likelihood": "sieve",
 }  # fmt: skip
 
 
@@ -100,6 +100,10 @@ class CoresSettings(MethodSettings):
     beta_from: float = Field(0.1, ge=0, le=1, description="Share of the first stage's epochs before beta rises")
     beta_full: float = Field(0.4, ge=0, le=1, description="Share of the first stage's epochs when beta is largest")
     sieve_from: float = Field(0.31, ge=0, le=1, description="Share of the first stage's epochs before the sieve starts")
+    known_from: float = Field(
+        0.5, ge=0, le=1, description="Beta and sieve wait until the network names this share of every class"
+    )
+    least_steps: int = Field(120, ge=0, le=1_000_000, description="Optimiser steps that beta and sieve wait at least")
     prior: Literal["balanced", "box", "voxels"] = Field(
         "balanced", description="Prior of labels: classes count alike, voxels near foreground, or all kept voxels"
     )
@@ -118,8 +122,11 @@ class CoresSettings(MethodSettings):
     supervoxel_mm: float = Field(4.0, gt=0, le=1000, description="Side of a cell, in mm")
     consistency: float = Field(0.4, ge=0, le=0.95, description="Share of epochs of the second stage; 0: none")
     fresh: bool = Field(True, description="Start the second stage with new weights, as published")
+    fresh_steps: int = Field(
+        400, ge=0, le=1_000_000, description="Steps that new weights need: a shorter second stage is left out"
+    )
     consistency_weight: float = Field(0.4, ge=0, le=10, description="Weight of the divergence of the two views")
-    unlabelled: float = Field(0.5, ge=0, le=1, description="Share of patches whose rejected voxels are compared")
+    unlabelled: float = Field(0.25, ge=0, le=1, description="Share of patches whose rejected voxels are compared")
     strength: float = Field(0.5, ge=0, le=1, description="Of the strong view's changes of intensity")
     smooth: float = Field(0.5, ge=0, le=5, description="Voxels over which predictions are averaged before scoring")
     likelihood: Literal["networks", "sieve"] = Field(
@@ -131,14 +138,16 @@ class CoresSettings(MethodSettings):
         "as-released": {**_CORES_PAPER, "sieve_by": "batch"},
         "paper-starred": {
             **_CORES_PAPER, "beta_from": 0.25, "beta_full": 1.0, "sieve_from": 0.775,
-            "consistency": 0.5, "fresh": True, "consistency_weight": 0.4, "unlabelled": 0.5, "strength": 1.0,
+            "consistency": 0.5, "fresh": True, "fresh_steps": 0, "consistency_weight": 0.4, "unlabelled": 0.5,
+            "strength": 1.0,
         },
     }  # fmt: skip
 
 
 _SEGTHOR: Mapping[str, Any] = {  # the values of the medical experiment in the released code of ADELE
     "dice_weight": 0.0, "enlarged": 1.0, "temperature": 3.0, "correction_temperature": 3.0, "skip": "gain",
-    "skip_below": 0.1, "earliest": 0.0, "points": 1, "interval": 10, "constraint": "slice", "guard": False,
+    "skip_below": 0.1, "earliest": 0.0, "least_steps": 0, "points": 1, "interval": 10, "constraint": "slice",
+    "guard": False,
 }  # fmt: skip
 
 
@@ -161,6 +170,7 @@ class AdeleSettings(MethodSettings):
     skip_below: float = Field(0.05, ge=0, le=1, description="IoU, or gain in IoU per point, below which to leave out")
     min_points: int = Field(4, ge=1, le=100, description="Points that a curve is fitted to at least")
     earliest: float = Field(0.3, ge=0, le=1, description="Share of the epochs before which nothing is corrected")
+    least_steps: int = Field(120, ge=0, le=1_000_000, description="Optimiser steps before which nothing is corrected")
     points: int = Field(0, ge=0, le=1000, description="Points of the IoU curve per epoch; 0: so that a run has 30")
     unit: Literal["point", "epoch"] = Field("point", description="Unit of time of the slope")
     trigger: Literal["class", "first"] = Field("class", description="Each class by itself, or all with the first")
@@ -190,13 +200,13 @@ class AdeleSettings(MethodSettings):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
-            "dice_weight": 0.0, "enlarged": 1.0, "skip": "none", "earliest": 0.0, "points": 1, "flips": True,
-            "guard": False,
+            "dice_weight": 0.0, "enlarged": 1.0, "skip": "none", "earliest": 0.0, "least_steps": 0, "points": 1,
+            "flips": True, "guard": False,
         },
         "segthor": _SEGTHOR,
         "voc": {
             "dice_weight": 0.0, "enlarged": 1.0, "temperature": 3.0, "correction_temperature": 3.0,
-            "learned_scales": True, "total": "sum", "skip": "none", "earliest": 0.0, "points": 10,
+            "learned_scales": True, "total": "sum", "skip": "none", "earliest": 0.0, "least_steps": 0, "points": 10,
             "unit": "epoch", "flips": True, "correction_scales": (0.75, 1.0, 1.5), "interval": 1,
             "tau_foreground": 0.8, "tau_background": 0.8, "concerns": "prediction",
         },

@@ -30,9 +30,14 @@ ALL = (*(m.name for m in BUILT_IN), *(m.name for m in TRIALS))
 """Every method, those of the program and those that only tests know."""
 QUICK: dict[str, dict[str, Any]] = {
     "jcas": {"warmup": 0.5},
-    "adele": {"earliest": 0, "points": 3, "min_points": 2, "skip": "none", "change": 0.01, "guard": False},
+    "adele": {
+        "earliest": 0, "least_steps": 0, "points": 3, "min_points": 2, "skip": "none", "change": 0.01, "guard": False,
+    },
     "self-cleansing": {"warmup": 0.3, "refresh": 1, "confident": 0.51},
-    "cores": {"consistency": 0.5, "sieve_from": 0.0, "beta_from": 0.0, "fresh": True},
+    "cores": {
+        "consistency": 0.5, "sieve_from": 0.0, "beta_from": 0.0, "known_from": 0.0, "least_steps": 0,
+        "fresh": True, "fresh_steps": 0,
+    },
     "spatial-correction": {"first": 0.3, "period": 0.3, "guard": 0.1, "until_unbiased": False},
 }
 """Settings with which a method gets through all its stages in two to four epochs."""

@@ -59,6 +59,22 @@ def test_views_are_averaged_on_the_grid_of_the_case(tmp_path):
     np.testing.assert_allclose(mean.sum(0, dtype=float), 1, atol=2e-3)
 
 
+def test_a_view_can_zoom_the_fine_axes_and_leave_the_slices_alone(tmp_path):
+    predictor, network, case = setting(tmp_path, (8, 20, 27), PatchPlan(3, (8, 16, 16), 0, 0, 1, 1, False))
+    sizes: list[tuple[int, ...]] = []
+    network.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[2:])))
+    found = predictor.predict(network, case, ("scale0.7/12",)).probs["body"].astype(float)
+    assert sizes == [(8, 16, 24)]  # 8 slices of 14 x 19 voxels, padded to what the network can halve
+
+    image = torch.from_numpy(case.image.astype(np.float32))[None]
+    zoomed = torch.nn.functional.interpolate(image, (8, 14, 19), mode="trilinear")
+    padded = torch.nn.functional.pad(zoomed, (0, 5, 0, 2)).numpy()
+    back = torch.from_numpy(plain(network, padded)["body"][:, :, :, :14, :19])
+    expected = torch.nn.functional.interpolate(back, (8, 20, 27), mode="trilinear")[0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert np.abs(found - predictor.predict(network, case, ("scale0.7",)).probs["body"]).max() > 0.01
+
+
 @pytest.mark.parametrize("views", [(), ("turn90",)])
 def test_a_view_that_is_none_is_refused(tmp_path, views):
     predictor, network, case = setting(tmp_path, (16, 24), PatchPlan(2, (1, 16, 16), 0, 0, 1, 1, False))

@@ -81,7 +81,7 @@ def some_batch(shape: tuple[int, ...] = (16, 24), n: int = 3) -> tuple[SimpleNam
     )  # fmt: skip
     network = build_network("unet", len(shape), 1, {"organ": 3}).eval()
     spacing = {c: (3.0, 1.0, 1.0)[3 - len(shape) :] for c in "abc"}
-    return SimpleNamespace(networks=[network], tracks=(TRACK,), epochs=9, epoch=0, spacing=spacing), batch
+    return SimpleNamespace(networks=[network], tracks=(TRACK,), epochs=9, epoch=0, steps=20, spacing=spacing), batch
 
 
 def loss_of(method: Adele, run: Any, batch: Batch) -> torch.Tensor:
@@ -190,8 +190,8 @@ def test_learned_weights_of_the_scales_start_equal_and_get_a_gradient():
 
 def quick(**settings: Any) -> Adele:
     """Corrects from the second epoch on."""
-    when = {"earliest": 0.0, "points": 1, "min_points": 2, "skip": "none", "change": 0.3, "interval": 1}
-    base = {**when, "tau_foreground": 0.4, "tau_background": 0.4}
+    when = {"earliest": 0.0, "least_steps": 0, "points": 1, "min_points": 2, "skip": "none", "change": 0.3}
+    base = {**when, "interval": 1, "tau_foreground": 0.4, "tau_background": 0.4}
     return Adele(**{**base, **settings})
 
 
@@ -216,6 +216,17 @@ def test_without_sure_voxels_or_without_a_trigger_no_label_changes(tmp_path, set
     fold = go_on(a_fold(tmp_path, cases, quick(**settings)), 4)
     assert all((fold.working_labels[c.id]["organ"] == c.labels["organ"]).all() for c in cases)
     assert ("change" in settings) == all(w.on is None for w in fold.method._watches["organ"])
+
+
+@pytest.mark.parametrize(("least", "on"), [(9, 5), (10, 5), (99, None)])
+def test_no_class_is_corrected_before_so_many_steps_and_it_is_told(tmp_path, least, on):
+    cases = [a_case(i)[0] for i in range(4)]
+    fold = go_on(a_fold(tmp_path, cases, quick(least_steps=least), epochs=8), 6)  # two steps each
+    assert [w.on for w in fold.method._watches["organ"][1:]] == [on, on]
+    changed = any((fold.working_labels[c.id]["organ"] != c.labels["organ"]).any() for c in cases)
+    assert changed == (on is not None)
+    notes = [i.note for i in fold.method.inner() if isinstance(i, Fit)]
+    assert all(("after the last" in note) == (on is None) for note in notes)
 
 
 def test_two_runs_with_one_seed_are_the_same_to_the_last_bit(tmp_path):
@@ -433,7 +444,8 @@ def test_correcting_a_class_before_it_is_learnt_ruins_it_where_corrections_pile_
     cases, truths = two_organs(spoil=True, grey=0.25)
     found = {}
     for trigger in ("class", "first"):
-        method = Adele(trigger=trigger, earliest=0.0, min_points=3, start_from="corrected", interval=1, guard=False)
+        soon = {"earliest": 0.0, "least_steps": 0, "min_points": 3}
+        method = Adele(trigger=trigger, start_from="corrected", interval=1, guard=False, **soon)
         fold, _ = watched(tmp_path / trigger, method, cases, truths, epochs=14)
         found[trigger] = iou({c.id: fold.working_labels[c.id]["organ"] for c in cases}, truths)
     given = iou({c.id: c.labels["organ"] for c in cases}, truths)

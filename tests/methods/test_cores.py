@@ -28,6 +28,8 @@ from napari_noisylabel.methods.cross_entropy import CrossEntropy
 from napari_noisylabel.records import IGNORE, Track
 
 TRACK = Track("organ", ("background", "organ"), (0, 1))
+AT_ONCE = {"known_from": 0.0, "least_steps": 0, "fresh_steps": 0}
+"""Nothing waits for the network."""
 THREE = Track("organ", ("background", "left", "right"), (0, 1, 2))
 
 
@@ -61,12 +63,13 @@ def some_run(method: Cores, epoch: int, epochs: int = 10) -> SimpleNamespace:
     stages = method.stages(epochs)
     stage = stages[0] if epoch < stages[0].epochs else stages[-1]
     run = SimpleNamespace(
-        epoch=epoch, epochs=epochs, tracks=(THREE,), case_ids=(), device=torch.device("cpu"), labels={}, verified={},
-        networks=[FixedLogits((2, 3, 6, 9))], stage=stage, first_epoch_of_stage=False, rng=np.random.default_rng(5),
-        predict=lambda *a, **k: (),
+        epoch=epoch, epochs=epochs, steps=12, tracks=(THREE,), case_ids=(), device=torch.device("cpu"),
+        labels={}, verified={}, networks=[FixedLogits((2, 3, 6, 9))], stage=stage, first_epoch_of_stage=False,
+        rng=np.random.default_rng(5), predict=lambda *a, **k: (),
     )  # fmt: skip
     method._prior = {"organ": torch.tensor([0.5, 0.3, 0.2])}
     method._exempt = {"organ": torch.tensor([False] * 3)}
+    method._known, method._second_stage = True, stage.name == "consistency"
     method.on_epoch_start(run)
     return run
 
@@ -151,7 +154,8 @@ def test_the_second_stage_is_learnt_from_kept_labels_and_from_two_views_of_the_r
     rng = np.random.default_rng(0)
     kept = rng.random((2, 6, 9)) < 0.6
     kept[1] = True  # so that only the first patch has two views
-    batch, method = some_batch(rng, kept), Cores(consistency=0.5, consistency_weight=0.7, dice_weight=0.0)
+    batch = some_batch(rng, kept)
+    method = Cores(consistency=0.5, consistency_weight=0.7, dice_weight=0.0, unlabelled=0.5)
     run = some_run(method, epoch=7)
     found = method.loss(run, batch)
 
@@ -170,11 +174,82 @@ def test_the_second_stage_is_learnt_from_kept_labels_and_from_two_views_of_the_r
     assert run.networks[0].calls == 2
 
 
+def test_of_two_patches_a_quarter_has_a_second_view_in_each_second_step():
+    rng = np.random.default_rng(0)
+    batch, method = some_batch(rng, rng.random((2, 6, 9)) < 0.6), Cores(consistency=0.5, unlabelled=0.25)
+    run, passes = some_run(method, epoch=7), []
+    for _ in range(6):
+        before = run.networks[0].calls
+        method.loss(run, batch)
+        passes.append(run.networks[0].calls - before)
+    assert passes == [1, 2, 1, 2, 1, 2]
+
+
 def test_where_nothing_was_rejected_the_second_stage_needs_one_pass():
     rng = np.random.default_rng(0)
     batch, method = some_batch(rng, np.ones((2, 6, 9), bool)), Cores(consistency=0.5)
     run = some_run(method, epoch=7)
     assert method.loss(run, batch) is not None and run.networks[0].calls == 1
+
+
+# ---------------------------------------------------------------- what waits for what
+
+
+def epochs_of(method: Cores, knows_from: int, epochs: int = 20, steps: int = 12) -> dict[str, list[int]]:
+    """In which epochs what is on, where a class is known from `knows_from` on; a run without its steps."""
+    found: dict[str, list[int]] = {"beta": [], "sieve": [], "second": [], "restarts": []}
+    run, (first, *_) = some_run(method, 0, epochs), method.stages(epochs)
+    run.restart = lambda network: found["restarts"].append(run.epoch)
+    run.steps, method._known, method._second_stage = steps, False, False
+    for run.epoch in range(epochs):
+        run.stage = first if run.epoch < first.epochs else method.stages(epochs)[1]
+        run.first_epoch_of_stage = run.epoch in (0, first.epochs)
+        method.on_epoch_start(run)
+        for name, on in (("beta", method._beta), ("sieve", method._sieving(run)), ("second", method._second_stage)):
+            found[name] += [run.epoch] if on else []
+        method._labelled["organ"] = torch.tensor([100, 100, 100])
+        method._agreed["organ"] = torch.tensor([90, 90, 60 if run.epoch >= knows_from else 40])
+        method._keep_time(run)
+    return found
+
+
+def test_beta_and_sieve_wait_until_every_class_is_known():
+    as_planned, late = (epochs_of(Cores(consistency=0.0, least_steps=0), knows_from=n) for n in (0, 9))
+    assert as_planned["beta"][0] == 3 and as_planned["sieve"][0] == 6
+    assert late["beta"][0] == 10 and late["sieve"][0] == 13  # three epochs apart, as planned
+    never = epochs_of(Cores(), knows_from=99)
+    assert never == {"beta": [], "sieve": [], "second": [], "restarts": []}
+    assert epochs_of(Cores(**AT_ONCE, consistency=0.0), knows_from=99) == as_planned
+
+
+@pytest.mark.parametrize(("steps", "second"), [(12, []), (19, list(range(12, 20)))])
+def test_a_second_stage_that_is_too_short_for_new_weights_is_left_out(steps, second):
+    found = epochs_of(Cores(fresh_steps=150, least_steps=0), knows_from=0, steps=steps)  # 8 epochs: 96 or 152 steps
+    assert found["second"] == second and found["restarts"] == second[:1]
+    assert found["sieve"][-1] == 19  # either way it is on to the end, by what the first stage decides or decided
+    assert epochs_of(Cores(fresh=False), knows_from=0, steps=12)["second"] == list(range(12, 20))
+
+
+@pytest.mark.parametrize(("steps", "begins"), [(12, 10), (60, 3)])
+def test_beta_and_sieve_wait_for_so_many_steps(steps, begins):
+    assert epochs_of(Cores(consistency=0.0, least_steps=120), knows_from=0, steps=steps)["beta"][0] == begins
+
+
+def test_in_ten_short_epochs_the_network_is_trained_by_cross_entropy_to_the_last_bit():
+    found = epochs_of(Cores(), knows_from=0, epochs=10, steps=12)
+    assert found == {"beta": [], "sieve": [], "second": [], "restarts": []}
+    batch, method = some_batch(np.random.default_rng(0)), Cores()
+    run = some_run(method, epoch=0)
+    assert torch.equal(method.loss(run, batch), CrossEntropy().loss(run, batch))
+
+
+def test_a_class_is_known_by_what_the_network_names_and_not_by_what_the_sieve_would_keep():
+    labelled = torch.tensor([100, 0, 40])
+    assert formulas.is_known(torch.tensor([60, 0, 20]), labelled, 0.5)
+    assert not formulas.is_known(torch.tensor([60, 0, 19]), labelled, 0.5)
+    undecided = torch.zeros(1, 3, 8, 8)
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (1, 8, 8)))
+    assert (formulas.sieve_score(-undecided.log_softmax(1), labels) <= 1e-6).all()  # it keeps all of them
 
 
 def test_stages_settings_and_presets_are_those_that_are_documented():
@@ -266,7 +341,8 @@ def confidence(fold: Fold) -> float:
 
 
 def test_the_regulariser_makes_the_network_surer(tmp_path):
-    sure = trained_fold(tmp_path / "on", Cores(beta=1.5, beta_from=0.0, beta_full=0.2, sieve_from=1.0, consistency=0.0))
+    rising = Cores(beta=1.5, beta_from=0.0, beta_full=0.2, sieve_from=1.0, **AT_ONCE, consistency=0.0)
+    sure = trained_fold(tmp_path / "on", rising)
     assert (
         confidence(sure)
         > confidence(trained_fold(tmp_path / "off", Cores(beta=0.0, sieve_from=1.0, consistency=0.0))) + 0.01
@@ -275,7 +351,7 @@ def test_the_regulariser_makes_the_network_surer(tmp_path):
 
 @pytest.mark.parametrize("level", ["voxel", "region", "supervoxel"])
 def test_the_second_stage_freezes_what_an_evaluation_pass_kept(tmp_path, level):
-    method = Cores(level=level, consistency=0.4, sieve_from=0.2, fresh=True)
+    method = Cores(level=level, consistency=0.4, sieve_from=0.2, fresh=True, **AT_ONCE)
     fold = trained_fold(tmp_path, method)
     assert fold.state_dict()["restarts"] == 1
     kept = fold._extra["kept"]
@@ -285,7 +361,7 @@ def test_the_second_stage_freezes_what_an_evaluation_pass_kept(tmp_path, level):
 
 
 def test_the_inner_state_tells_what_was_kept_and_survives_the_journal(tmp_path):
-    method = Cores(sieve_from=0.2, consistency=0.0)
+    method = Cores(sieve_from=0.2, **AT_ONCE, consistency=0.0)
     trained_fold(tmp_path, method)
     shown = {item.name: item for item in method.inner()}
     assert from_json(to_json(list(shown.values()))) == list(shown.values())
@@ -312,7 +388,8 @@ def test_an_emptied_class_is_told(tmp_path):
 
 @pytest.mark.parametrize(("least", "share"), [(0.2, 1.0), (0.0, 0.0)])
 def test_a_class_that_the_sieve_would_empty_passes_it(tmp_path, least, share):
-    method = Cores(margin=9.5, sieve_from=0.0, consistency=0.5, keep_at_least=least)  # no label is supported so well
+    # no label is supported by that margin
+    method = Cores(margin=9.5, sieve_from=0.0, consistency=0.5, keep_at_least=least, **AT_ONCE)
     fold = trained_fold(tmp_path, method, epochs=2)
     assert all((kept["organ"] == share).all() for kept in fold._extra["kept"].values())
     assert any("the sieve lets it pass" in i.text for i in method.inner() if isinstance(i, Note)) == (least > 0)
