@@ -125,7 +125,8 @@ class SpatialCorrection(Method):
         cleanings: int = 3,
         first: float = 0.4,
         period: float = 0.2,
-        guard: float = 0.4,
+        guard: float = 1.0,
+        least: float = 0.4,
         until_unbiased: bool = True,
         move: str = "boundary",
         peak: float = 100.0,
@@ -137,7 +138,7 @@ class SpatialCorrection(Method):
     ) -> None:
         self.dice_weight, self.gamma, self.class_gamma = dice_weight, gamma, class_gamma
         self.cleanings, self.first, self.period = cleanings, first, period
-        self.guard, self.until_unbiased = guard, until_unbiased
+        self.guard, self.least, self.until_unbiased = guard, least, until_unbiased
         self.move, self.peak, self.cap, self.keep_components = move, peak, cap, keep_components
         self.self_training, self.shared_divisor, self.thick = self_training, shared_divisor, thick
         self._measured: dict[str, Measured] = {}
@@ -161,7 +162,7 @@ class SpatialCorrection(Method):
     def on_epoch_start(self, run: FoldRun) -> None:
         if run.first_epoch_of_stage and run.epoch:
             self._measure(run, run.reference_ids)
-            if not self.until_unbiased or any(self._shifts(t.name).any() for t in run.tracks):
+            if not self.until_unbiased or any(self._is_far_off(t.name) for t in run.tracks):
                 self._clean(run)
                 run.restart()
 
@@ -237,8 +238,12 @@ class SpatialCorrection(Method):
         self._changed = {track: changed[track] / voxels[track] for track in rows}
         self._tables = {t: sorted(r, key=lambda row: -max(map(abs, row[1::2])))[:LISTED] for t, r in rows.items()}
 
+    def _is_far_off(self, track: str) -> bool:
+        """True where a boundary is off by the guard or more: worth a new start."""
+        return bool((np.abs(self._shifts(track)) >= self.guard * self._measured[track].voxel).any())
+
     def _shifts(self, track: str) -> np.ndarray:
-        """What is to be taken back, in mm: (K, K) per border or (K,) per class; 0 below the guard."""
+        """What is to be taken back, in mm: (K, K) per border or (K,) per class; 0 for what is off by too little."""
         m, gammas = self._measured[track], self._gamma(track)
         if self.move == "boundary":
             pairs = 0.5 * (gammas + gammas[:, None])
@@ -249,13 +254,13 @@ class SpatialCorrection(Method):
         else:
             bias = gammas * m.classes / (len(m.classes) - 1 if self.shared_divisor else 1)
         bias = np.nan_to_num(bias)
-        return np.where(np.abs(bias) >= self.guard * m.voxel, bias, 0)
+        return np.where(np.abs(bias) >= self.least * m.voxel, bias, 0)
 
     def _moved(self, track: str, probs: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """The probabilities after correction, and (K,) which classes it concerns."""
         shifts = self._shifts(track) if track in self._measured else np.zeros(len(probs))
         axis = thick_axis(spacing, self.thick)
-        shifts = np.where(np.abs(shifts) >= self.guard * voxel_size(spacing, axis), shifts, 0)
+        shifts = np.where(np.abs(shifts) >= self.least * voxel_size(spacing, axis), shifts, 0)
         if self.cap:
             shifts = capped(shifts, probs.argmax(0), spacing, axis, self.cap)
         concerned: np.ndarray = np.any(shifts.reshape(len(probs), -1), axis=1)
@@ -320,7 +325,7 @@ class SpatialCorrection(Method):
         said = f"{self._cleaned} cleanings; " + (
             f"boundaries off by, in voxels (minus: too large): {', '.join(moved)}"
             if moved
-            else f"no boundary is surely off by {self.guard:g} voxels or more"
+            else f"no boundary is surely off by {self.least:g} voxels or more"
         )
         return said + (f"; not measured, and left alone: {', '.join(unseen)}" if unseen else "")
 

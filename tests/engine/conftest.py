@@ -33,7 +33,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "adele": {"earliest": 0, "points": 3, "min_points": 2, "skip": "none", "change": 0.01, "guard": False},
     "self-cleansing": {"warmup": 0.3, "refresh": 1, "confident": 0.51},
     "cores": {"consistency": 0.5, "sieve_from": 0.0, "beta_from": 0.0, "fresh": True},
-    "spatial-correction": {"first": 0.3, "period": 0.3, "guard": 0.1, "until_unbiased": False},
+    "spatial-correction": {"first": 0.3, "period": 0.3, "guard": 0.1, "least": 0.1, "until_unbiased": False},
 }
 """Settings with which a method gets through all its stages in two to four epochs."""
 SPACING = {2: (1.5, 1.0), 3: (2.0, 1.5, 1.0)}

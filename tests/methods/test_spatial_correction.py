@@ -108,6 +108,16 @@ def test_without_a_bias_labels_stay_and_training_goes_on():
     assert "no boundary is surely off by 0.4 voxels" in method.inner()[-3].text
 
 
+def test_a_bias_below_one_voxel_is_no_new_start_but_taken_out_of_the_opinions():
+    run = played({1: -1.2})
+    method = started(run)
+    method.on_epoch_start(run)
+    evidence = Evidence("c0", TRACK, run.probs["c0"]["organ"], two_squares(), SPACING)
+    assert run.restarts == 0 and 0.4 < method._measured["organ"].borders[1, 0] < 1.3
+    after, before = (dice(p.argmax(0) == 1, two_squares() == 1) for p in (method.corrected(evidence), evidence.probs))
+    assert after > before
+
+
 def test_the_published_schedule_starts_anew_without_a_bias_too():
     run = played({})
     started(run, until_unbiased=False).on_epoch_start(run)
@@ -219,7 +229,7 @@ def test_one_divisor_for_all_classes_takes_back_less_as_in_the_released_code():
     run = played({1: 3.0, 2: 3.0})
     shifts = {}
     for divided in (False, True):
-        method = started(run, move="logits", guard=0.5, shared_divisor=divided)
+        method = started(run, move="logits", least=0.5, shared_divisor=divided)
         method.on_epoch_start(run)
         shifts[divided] = method._shifts("organ")
     np.testing.assert_allclose(shifts[True], shifts[False] / 2)
@@ -247,7 +257,7 @@ def test_gammas_are_read_from_text_and_checked():
 def test_the_presets_are_the_published_bump_with_one_new_start():
     info = method_info("spatial-correction")
     paper, released = (info.check({"preset": p}) for p in ("paper", "as-released"))
-    assert (paper.move, paper.cleanings, paper.first, paper.guard, paper.gamma) == ("logits", 1, 0.5, 1.0, 0.8)
+    assert (paper.move, paper.cleanings, paper.first, paper.least, paper.gamma) == ("logits", 1, 0.5, 1.0, 0.8)
     assert released.shared_divisor and not paper.shared_divisor
 
 
@@ -353,7 +363,7 @@ def test_one_sided_noise_is_unlearnt_with_one_verified_case(tmp_path, theta1):
     clean = [CaseArrays(c.id, c.id, False, c.spacing, c.image, {"organ": truth[c.id]}, {}) for c in cases]
     plain = quality(trained(tmp_path / "a", cases, truth, CrossEntropy(), 1), truth, tests)
     upper = quality(trained(tmp_path / "b", clean, truth, CrossEntropy(), 1), truth, tests)
-    fold = trained(tmp_path / "c", cases, truth, SpatialCorrection(), 1)
+    fold = trained(tmp_path / "c", cases, truth, SpatialCorrection(guard=0.5), 1)
     found = quality(fold, truth, tests)
 
     given, mended = (
@@ -368,7 +378,7 @@ def test_one_sided_noise_is_unlearnt_with_one_verified_case(tmp_path, theta1):
     assert abs(found[1]) < 0.5 * abs(plain[1])
     assert plain[0] + 0.03 < found[0] < upper[0] + 0.01
 
-    several = quality(trained(tmp_path / "d", cases, truth, SpatialCorrection(), 4), truth, tests)
+    several = quality(trained(tmp_path / "d", cases, truth, SpatialCorrection(guard=0.5), 4), truth, tests)
     assert several[0] == pytest.approx(found[0], abs=0.05)
 
 
