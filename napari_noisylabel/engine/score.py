@@ -48,6 +48,7 @@ def score_case(
         statistics[name] = TrackStatistics(
             score_histogram(stored, labels, track.n_classes, skip),
             *_distances(labels, proposal, opposed, track.n_classes, own_axes, skip),
+            method.systematic(evidence),
         )
         scores.write(f"{name}.score", stored)
         scores.write(f"{name}.proposal", proposal)

@@ -6,6 +6,8 @@ network learns the noisy labels, and their bias with them. How far its boundarie
 ones is measured on verified cases that train in no fold (`boundary_bias`); its predictions of the
 training cases are moved back by as much (`boundary_shift`) and become the labels that a new network
 starts from. What bias is left in the end is taken out of the opinions that cases are scored with.
+How far the given labels lie from these, on the average, is the displacement that labels share
+(`label_habit`): an error that no single label has to prove.
 
 By default boundaries are moved by exactly the bias. The published bump on the logits, which moves
 less and moves nothing where they are saturated, is `move="logits"` and part of the presets.
@@ -27,6 +29,7 @@ from napari_noisylabel.inner import Curve, InnerState, Matrix, Mixtures, Note
 from napari_noisylabel.methods.base import Batch, Evidence, FoldRun, Method, Stage
 from napari_noisylabel.methods.boundary_bias import border_bias, class_bias, thick_axis, voxel_size
 from napari_noisylabel.methods.boundary_shift import bumped_probs, capped, carried, kept
+from napari_noisylabel.methods.label_habit import Habit, as_pairs, follows, label_displacement, shared_habit
 from napari_noisylabel.methods.losses import segmentation_loss
 from napari_noisylabel.records import IGNORE, Track
 
@@ -135,12 +138,16 @@ class SpatialCorrection(Method):
         self_training: bool = True,
         shared_divisor: bool = False,
         thick: float = 3.0,
+        systematic: bool = True,
     ) -> None:
         self.dice_weight, self.gamma, self.class_gamma = dice_weight, gamma, class_gamma
         self.cleanings, self.first, self.period = cleanings, first, period
         self.guard, self.least, self.until_unbiased = guard, least, until_unbiased
         self.move, self.peak, self.cap, self.keep_components = move, peak, cap, keep_components
         self.self_training, self.shared_divisor, self.thick = self_training, shared_divisor, thick
+        self.looks_at_labels = systematic and move == "boundary"
+        self._found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._habits: dict[str, Habit] = {}
         self._measured: dict[str, Measured] = {}
         self._names: dict[str, tuple[str, ...]] = {}
         self._dice_moved: dict[str, np.ndarray] = {}
@@ -177,11 +184,15 @@ class SpatialCorrection(Method):
     def on_epoch_end(self, run: FoldRun) -> None:
         last = run.epoch == run.epochs - 1
         self._measure(run, run.reference_ids if last else run.reference_ids[:CURVE_CASES])
+        if last and self.looks_at_labels and any(found.any() for found, _ in self._found.values()):
+            self._look_at_labels(run)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "measured": {track: asdict(m) for track, m in self._measured.items()},
             "dice_moved": dict(self._dice_moved),
+            "found": {track: list(found) for track, found in self._found.items()},
+            "habits": {track: asdict(habit) for track, habit in self._habits.items()},
             "cleaned": self._cleaned,
             "changed": dict(self._changed),
             "tables": dict(self._tables),
@@ -191,11 +202,20 @@ class SpatialCorrection(Method):
         self._measured = {track: Measured(**m) for track, m in state["measured"].items()}
         self._dice_moved, self._cleaned = dict(state["dice_moved"]), state["cleaned"]
         self._changed, self._tables = dict(state["changed"]), dict(state["tables"])
+        self._found = {track: (found[0], found[1]) for track, found in state["found"].items()}
+        self._habits = {track: Habit(**habit) for track, habit in state["habits"].items()}
 
     def corrected(self, evidence: Evidence) -> np.ndarray:
         """Without the bias that the last network still has."""
         moved, concerned = self._moved(evidence.track.name, evidence.probs, evidence.spacing)
         return moved if concerned.any() else evidence.probs
+
+    def systematic(self, evidence: Evidence) -> np.ndarray | None:
+        """Of what labels share, as much as this label shows; `evidence` has the corrected probabilities."""
+        habit = self._habits.get(evidence.track.name)
+        if habit is None or not habit.shared.any():
+            return None
+        return as_pairs(habit, follows(habit, self._displacement(evidence.labels, evidence.probs, evidence.spacing)))
 
     def inner(self) -> list[InnerState]:
         shown = [s for track in self._measured for s in self._shown(track)]
@@ -218,6 +238,26 @@ class SpatialCorrection(Method):
                 dice_per_class(np.where(t == IGNORE, IGNORE, a), t, track.n_classes)
                 for a, t in zip(after, truths, strict=True)
             )
+            if halved and not self._cleaned:  # of networks that know the labels as they were given
+                self._found[track.name] = self._shifts(track.name)[:, 0], self._measured[track.name].n_cases[:, 0]
+
+    def _look_at_labels(self, run: FoldRun) -> None:
+        """What the labels of the training cases share, seen from the last network without its bias."""
+        rows: dict[str, list[np.ndarray]] = {t.name: [] for t in run.tracks}
+        for p in run.predict():
+            for track in run.tracks:
+                moved, _ = self._moved(track.name, p.probs[track.name], run.spacing[p.case])
+                labels = np.asarray(run.labels[p.case][track.name])
+                rows[track.name].append(self._displacement(labels, moved, run.spacing[p.case]))
+        for track, own in rows.items():
+            voxel = self._measured[track].voxel
+            self._habits[track] = shared_habit(np.array(own), *self._found[track], voxel)
+
+    def _displacement(self, labels: np.ndarray, probs: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+        opinion = probs.argmax(0).astype(np.uint8)
+        box = _with_room((opinion > 0) | ((labels > 0) & (labels != IGNORE)))
+        axis = thick_axis(spacing, self.thick)
+        return label_displacement(labels[box], opinion[box], len(probs), spacing, axis)
 
     def _clean(self, run: FoldRun) -> None:
         """Replace the working labels of all training cases by their predictions, moved."""
@@ -303,6 +343,10 @@ class SpatialCorrection(Method):
             columns = tuple(f"{name} {what}" for name in names[1:] for what in ("volume %", "hd95 mm"))
             cells = tuple(tuple(float(v) for v in row[1:]) for row in rows)
             yield Matrix(f"largest changes of the last cleaning, {track}", tuple(r[0] for r in rows), columns, cells)
+        if track in self._habits:
+            shared = self._habits[track].shared / m.voxel
+            values = {name: float(shared[k]) for k, name in enumerate(names) if k}
+            yield Curve(f"displacement that labels of {track} share, in voxels", values, "voxels")
         yield Note(f"correction of {track}", self._sentence(track))
 
     def _series(self, track: str) -> dict[str, tuple[float, float]]:
@@ -327,6 +371,10 @@ class SpatialCorrection(Method):
             if moved
             else f"no boundary is surely off by {self.least:g} voxels or more"
         )
+        habit = self._habits.get(track)
+        shared = [] if habit is None else habit.shared / voxel
+        common = [f"{name} {s:+.1f}" for name, s in zip(self._names[track], shared, strict=False) if s]
+        said += f"; labels share, in voxels (minus: too large): {', '.join(common)}" if common else ""
         return said + (f"; not measured, and left alone: {', '.join(unseen)}" if unseen else "")
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -220,6 +220,52 @@ def test_thick_slices_are_measured_and_moved_in_their_plane(move):
     after = method.corrected(Evidence("ref", TRACK, probs, truth, spacing)).argmax(0)
     assert not after[0].any() and (after[1] == after[2]).all()
     assert dice(after == 1, truth == 1) > dice(probs.argmax(0) == 1, truth == 1) + 0.08
+
+
+# ---------------------------------------------------------------- what the labels share
+
+
+def drawn_too_large(**settings: Any) -> tuple[PlayedRun, SpatialCorrection]:
+    """Twelve cases with class 1 drawn one voxel too large, and a network that has learnt it."""
+    run = played({1: 1.6}, cases=12, epoch=3, first_epoch_of_stage=False)
+    large = predicted(two_squares(), {1: 1.6}).argmax(0).astype(np.uint8)
+    for i in set(run.probs) - set(run.reference_ids):
+        run.labels[i]["organ"] = large
+    method = started(run, **settings)
+    method.on_epoch_end(run)
+    return run, method
+
+
+def shown_for(method: SpatialCorrection, run: PlayedRun, labels: np.ndarray) -> np.ndarray | None:
+    evidence = Evidence("new", TRACK, run.probs["c0"]["organ"], labels, SPACING)
+    return method.systematic(replace(evidence, probs=method.corrected(evidence)))
+
+
+def test_what_all_labels_share_and_a_verified_case_has_shown_is_called_systematic():
+    run, method = drawn_too_large()
+    found = shown_for(method, run, run.labels["c0"]["organ"])
+    assert found[1, 0] > 0.99 and found.sum() == found[1, 0]
+
+
+def test_a_label_that_is_drawn_right_is_not_called_so_among_labels_that_are_too_large():
+    run, method = drawn_too_large()
+    assert shown_for(method, run, two_squares())[1, 0] < 0.05
+
+
+def test_a_network_with_a_bias_of_its_own_says_nothing_against_labels_that_are_right():
+    run = played({1: 1.6}, cases=12, epoch=3, first_epoch_of_stage=False)  # the labels are the true ones
+    method = started(run)
+    method.on_epoch_end(run)
+    assert method._shifts("organ").any() and shown_for(method, run, two_squares()) is None
+
+
+def test_without_a_bias_and_by_wish_nothing_is_called_systematic():
+    run, method = drawn_too_large(systematic=False)
+    assert shown_for(method, run, run.labels["c0"]["organ"]) is None
+    run = played({}, cases=12, epoch=3, first_epoch_of_stage=False)
+    method = started(run)
+    method.on_epoch_end(run)
+    assert shown_for(method, run, two_squares()) is None
 
 
 # ---------------------------------------------------------------- settings
