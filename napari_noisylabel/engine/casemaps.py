@@ -80,9 +80,9 @@ def _as_tree(own: TrackStatistics) -> dict[str, Any]:
 
 
 def _from_tree(tree: Mapping[str, Any]) -> TrackStatistics:
-    distances = (np.array(tree[name], float) for name in DISTANCES)
+    unseen, seen, between = (np.array(tree[name], float) for name in DISTANCES)
     systematic = np.array(tree["systematic"], float) if "systematic" in tree else None
-    return TrackStatistics(_dense(tree["histogram"]), *distances, systematic)
+    return TrackStatistics(_dense(tree["histogram"]), unseen, seen, between, systematic)
 
 
 def _sparse(histogram: np.ndarray) -> dict[str, Any]:

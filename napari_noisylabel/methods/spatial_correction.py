@@ -249,9 +249,8 @@ class SpatialCorrection(Method):
                 moved, _ = self._moved(track.name, p.probs[track.name], run.spacing[p.case])
                 labels = np.asarray(run.labels[p.case][track.name])
                 rows[track.name].append(self._displacement(labels, moved, run.spacing[p.case]))
-        for track, own in rows.items():
-            voxel = self._measured[track].voxel
-            self._habits[track] = shared_habit(np.array(own), *self._found[track], voxel)
+        for name, own in rows.items():
+            self._habits[name] = shared_habit(np.array(own), *self._found[name], self._measured[name].voxel)
 
     def _displacement(self, labels: np.ndarray, probs: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
         opinion = probs.argmax(0).astype(np.uint8)
@@ -372,8 +371,8 @@ class SpatialCorrection(Method):
             else f"no boundary is surely off by {self.least:g} voxels or more"
         )
         habit = self._habits.get(track)
-        shared = [] if habit is None else habit.shared / voxel
-        common = [f"{name} {s:+.1f}" for name, s in zip(self._names[track], shared, strict=False) if s]
+        shared = {} if habit is None else dict(zip(self._names[track], habit.shared / voxel, strict=True))
+        common = [f"{name} {s:+.1f}" for name, s in shared.items() if s]
         said += f"; labels share, in voxels (minus: too large): {', '.join(common)}" if common else ""
         return said + (f"; not measured, and left alone: {', '.join(unseen)}" if unseen else "")
 
