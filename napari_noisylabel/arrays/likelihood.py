@@ -220,18 +220,25 @@ def rejection(unseen: np.ndarray, seen: np.ndarray, labels: np.ndarray) -> np.nd
     return rejected
 
 
-def case_map(bad: np.ndarray, labels: np.ndarray, proposal: np.ndarray, rejected: np.ndarray) -> np.ndarray:
+def case_map(
+    bad: np.ndarray, labels: np.ndarray, proposal: np.ndarray, rejected: np.ndarray,
+    systematic: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """Noise likelihood per voxel from the case's `bad` (K,): P(badly drawn) x rejection.
 
-    Of the class that is there and the one that is proposed the worse drawn counts. All maps
-    (*spatial), `rejected` uint8 (255: surely); returns uint8, too.
+    Of the class that is there and the one that is proposed the worse drawn counts, or, where it is
+    higher, `systematic` (K, K): P(drawn with an error that the labels share) per class there and class
+    proposed. All maps (*spatial), `rejected` uint8 (255: surely); returns uint8, too.
     """
     table = as_uint8(np.nan_to_num(bad)).tobytes().ljust(256, b"\0")
+    pairs = [] if systematic is None else [(c, k, systematic[c, k]) for c, k in np.argwhere(systematic > 0)]
     out = np.empty(labels.size, np.uint8)
     maps = labels.reshape(-1), proposal.reshape(-1), rejected.reshape(-1)
     for a in range(0, out.size, BLOCK):  # of a size for the cache
         here, there, sure = (m[a : a + BLOCK] for m in maps)
         worse = np.maximum(_translated(here, table), _translated(there, table))
+        for c, k, p in pairs:
+            np.maximum(worse, as_uint8(p), out=worse, where=(here == c) & (there == k))
         product = worse.astype(np.uint16) * sure + np.uint16(128)
         out[a : a + BLOCK] = (product + (product >> 8)) >> 8  # divided by 255 and rounded
     return out.reshape(labels.shape)

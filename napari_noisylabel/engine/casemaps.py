@@ -27,13 +27,15 @@ class TrackStatistics:
     `histogram` (K, BINS) voxels per class and score, verified ones left out. Mean distances of
     boundaries, in voxels, (K,), NaN where nothing shows the class: `unseen` of the label from the
     network that has not seen the case, `seen` from those that were trained on it, `between` of
-    the two from each other.
+    the two from each other. `systematic` (K, K): P(drawn with an error that the labels share) per class
+    there and class that it should be, where the method knows of one.
     """
 
     histogram: np.ndarray
     unseen: np.ndarray
     seen: np.ndarray
     between: np.ndarray
+    systematic: np.ndarray | None = None
 
 
 class CaseScores:
@@ -65,19 +67,22 @@ class CaseScores:
         return found
 
     def write_statistics(self, statistics: Mapping[str, TrackStatistics]) -> None:
-        tree = {
-            track: {"histogram": _sparse(own.histogram), **{name: getattr(own, name).tolist() for name in DISTANCES}}
-            for track, own in statistics.items()
-        }
-        write_json(self.folder / STATISTICS, tree, nan_as_null=True)
+        write_json(self.folder / STATISTICS, {t: _as_tree(own) for t, own in statistics.items()}, nan_as_null=True)
 
     def statistics(self) -> dict[str, TrackStatistics]:
         """Per track. Raises UnreadableFile."""
-        tree = read_json(self.folder / STATISTICS)
-        return {
-            track: TrackStatistics(_dense(own["histogram"]), *(np.array(own[name], float) for name in DISTANCES))
-            for track, own in tree.items()
-        }
+        return {track: _from_tree(own) for track, own in read_json(self.folder / STATISTICS).items()}
+
+
+def _as_tree(own: TrackStatistics) -> dict[str, Any]:
+    known = {} if own.systematic is None else {"systematic": own.systematic.tolist()}
+    return {"histogram": _sparse(own.histogram), **{name: getattr(own, name).tolist() for name in DISTANCES}, **known}
+
+
+def _from_tree(tree: Mapping[str, Any]) -> TrackStatistics:
+    unseen, seen, between = (np.array(tree[name], float) for name in DISTANCES)
+    systematic = np.array(tree["systematic"], float) if "systematic" in tree else None
+    return TrackStatistics(_dense(tree["histogram"]), unseen, seen, between, systematic)
 
 
 def _sparse(histogram: np.ndarray) -> dict[str, Any]:

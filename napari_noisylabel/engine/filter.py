@@ -153,7 +153,7 @@ class _CaseModel:
     def likelihood(self, maps: CaseMaps) -> np.ndarray:
         excess = lk.excess(maps.statistics.seen, maps.statistics.between)
         bad = [0.0] + [float(lk.case_likelihood(f, e)) for f, e in zip(self.fits[1:], excess[1:], strict=True)]
-        return lk.case_map(np.array(bad), maps.labels, maps.proposal, maps.rejection)
+        return lk.case_map(np.array(bad), maps.labels, maps.proposal, maps.rejection, maps.statistics.systematic)
 
 
 class _VoxelModel:

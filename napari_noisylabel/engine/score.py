@@ -45,10 +45,9 @@ def score_case(
         stored = to_uint16(method.score(evidence))
         verified = case.verified[name]
         skip = None if verified is None else np.asarray(case.as_given(verified))
-        statistics[name] = TrackStatistics(
-            score_histogram(stored, labels, track.n_classes, skip),
-            *_distances(labels, proposal, opposed, track.n_classes, own_axes, skip),
-        )
+        histogram = score_histogram(stored, labels, track.n_classes, skip)
+        apart = _distances(labels, proposal, opposed, track.n_classes, own_axes, skip)
+        statistics[name] = TrackStatistics(histogram, *apart, systematic=method.systematic(evidence))
         scores.write(f"{name}.score", stored)
         scores.write(f"{name}.proposal", proposal)
         own = method.noise_likelihood(evidence)
@@ -65,7 +64,7 @@ def score_case(
 def _distances(
     labels: np.ndarray, unseen: np.ndarray, seen: np.ndarray, n_classes: int, axes: Sequence[int],
     verified: np.ndarray | None,
-) -> tuple[np.ndarray, ...]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """(K,) each: label from the unseen opinion, label from the seen one, one opinion from the other.
 
     Opinions on ignored and verified voxels do not count. NaN where nothing else shows the class: an
@@ -75,7 +74,8 @@ def _distances(
     unseen, seen = np.where(settled, labels, unseen), np.where(settled, labels, seen)
     maps = (labels, unseen, seen)
     still_open = [any(((m == k) & ~settled).any() for m in maps) for k in range(n_classes)]
-    return tuple(
-        np.array([displacement(a, b, k, axes) if k and still_open[k] else np.nan for k in range(n_classes)])
-        for a, b in ((labels, unseen), (labels, seen), (unseen, seen))
-    )
+
+    def apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.array([displacement(a, b, k, axes) if k and still_open[k] else np.nan for k in range(n_classes)])
+
+    return apart(labels, unseen), apart(labels, seen), apart(unseen, seen)

@@ -14,7 +14,7 @@ method can change what a person decided. A network called on (B, C, *spatial) im
 object with `logits` ((B, K, *spatial) per track) and `features` (B, F, *spatial).
 
 Once trained, each case is scored from what networks say that have not seen it, by the instance of
-its fold: `corrected`, then `propose`, `score`, `noise_likelihood` and `maps` (held-out and
+its fold: `corrected`, then `propose`, `score`, `noise_likelihood`, `systematic` and `maps` (held-out and
 reference cases: from the mean of all networks, by the first fold's instance).
 """
 
@@ -233,6 +233,15 @@ class Method:
 
         It takes the place of what all networks reject (`arrays.likelihood.rejection`), which is
         the default: None.
+        """
+        return None
+
+    def systematic(self, evidence: Evidence) -> np.ndarray | None:
+        """(K, K): P(the case is drawn with an error that labels share) per class there and class that it should be.
+
+        For a method that knows from verified cases how labels are drawn. Such an error need not
+        prove itself case by case: where all networks reject the label in favour of that class, the
+        filter takes the larger of this and P(badly drawn). None: nothing of the kind is known.
         """
         return None
 

@@ -218,8 +218,8 @@ class AdeleSettings(MethodSettings):
 
 
 _PUBLISHED_SPATIAL: Mapping[str, Any] = {
-    "dice_weight": 0.0, "gamma": 0.8, "cleanings": 1, "first": 0.5, "guard": 1.0, "until_unbiased": False,
-    "move": "logits", "cap": 0.0, "keep_components": False,
+    "dice_weight": 0.0, "gamma": 0.8, "cleanings": 1, "first": 0.5, "guard": 1.0, "least": 1.0, "until_unbiased": False,
+    "move": "logits", "cap": 0.0, "keep_components": False, "systematic": False,
 }  # fmt: skip
 
 
@@ -232,7 +232,8 @@ class SpatialCorrectionSettings(MethodSettings):
     cleanings: int = Field(3, ge=1, le=10, description="New starts on moved labels, at most")
     first: float = Field(0.4, gt=0, lt=1, description="Share of the epochs before the first of them")
     period: float = Field(0.2, gt=0, lt=1, description="Share of the epochs between two of them")
-    guard: float = Field(0.4, ge=0.1, le=10, description="Voxels that a boundary must be off by to be moved")
+    guard: float = Field(1.0, ge=0.1, le=10, description="Voxels that a boundary must be off by for a new start")
+    least: float = Field(0.4, ge=0.1, le=10, description="Voxels that a boundary must be off by to be moved at all")
     until_unbiased: bool = Field(True, description="Start anew only where a boundary is off by that much")
     move: Literal["boundary", "logits"] = Field("boundary", description="By the bias itself, or the published bump")
     peak: float = Field(100.0, ge=50, le=100, description="Percentile of |logit| that the bump is as high as")
@@ -241,6 +242,7 @@ class SpatialCorrectionSettings(MethodSettings):
     self_training: bool = Field(True, description="Classes without a bias are relabelled by the prediction, too")
     shared_divisor: bool = Field(False, description="Divide the bias by the number of classes, as the released code")
     thick: float = Field(3.0, ge=1, le=100, description="Slices so much thicker than pixels are measured one by one")
+    systematic: bool = Field(True, description="Propose what all labels share, though no label stands out by it")
 
     @field_validator("class_gamma", mode="before")
     @classmethod

@@ -6,6 +6,8 @@ network learns the noisy labels, and their bias with them. How far its boundarie
 ones is measured on verified cases that train in no fold (`boundary_bias`); its predictions of the
 training cases are moved back by as much (`boundary_shift`) and become the labels that a new network
 starts from. What bias is left in the end is taken out of the opinions that cases are scored with.
+How far the given labels lie from these, on the average, is the displacement that labels share
+(`label_habit`): an error that no single label has to prove.
 
 By default boundaries are moved by exactly the bias. The published bump on the logits, which moves
 less and moves nothing where they are saturated, is `move="logits"` and part of the presets.
@@ -27,6 +29,7 @@ from napari_noisylabel.inner import Curve, InnerState, Matrix, Mixtures, Note
 from napari_noisylabel.methods.base import Batch, Evidence, FoldRun, Method, Stage
 from napari_noisylabel.methods.boundary_bias import border_bias, class_bias, thick_axis, voxel_size
 from napari_noisylabel.methods.boundary_shift import bumped_probs, capped, carried, kept
+from napari_noisylabel.methods.label_habit import Habit, as_pairs, follows, label_displacement, shared_habit
 from napari_noisylabel.methods.losses import segmentation_loss
 from napari_noisylabel.records import IGNORE, Track
 
@@ -125,7 +128,8 @@ class SpatialCorrection(Method):
         cleanings: int = 3,
         first: float = 0.4,
         period: float = 0.2,
-        guard: float = 0.4,
+        guard: float = 1.0,
+        least: float = 0.4,
         until_unbiased: bool = True,
         move: str = "boundary",
         peak: float = 100.0,
@@ -134,12 +138,16 @@ class SpatialCorrection(Method):
         self_training: bool = True,
         shared_divisor: bool = False,
         thick: float = 3.0,
+        systematic: bool = True,
     ) -> None:
         self.dice_weight, self.gamma, self.class_gamma = dice_weight, gamma, class_gamma
         self.cleanings, self.first, self.period = cleanings, first, period
-        self.guard, self.until_unbiased = guard, until_unbiased
+        self.guard, self.least, self.until_unbiased = guard, least, until_unbiased
         self.move, self.peak, self.cap, self.keep_components = move, peak, cap, keep_components
         self.self_training, self.shared_divisor, self.thick = self_training, shared_divisor, thick
+        self.looks_at_labels = systematic and move == "boundary"
+        self._found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._habits: dict[str, Habit] = {}
         self._measured: dict[str, Measured] = {}
         self._names: dict[str, tuple[str, ...]] = {}
         self._dice_moved: dict[str, np.ndarray] = {}
@@ -161,7 +169,7 @@ class SpatialCorrection(Method):
     def on_epoch_start(self, run: FoldRun) -> None:
         if run.first_epoch_of_stage and run.epoch:
             self._measure(run, run.reference_ids)
-            if not self.until_unbiased or any(self._shifts(t.name).any() for t in run.tracks):
+            if not self.until_unbiased or any(self._is_far_off(t.name) for t in run.tracks):
                 self._clean(run)
                 run.restart()
 
@@ -176,11 +184,15 @@ class SpatialCorrection(Method):
     def on_epoch_end(self, run: FoldRun) -> None:
         last = run.epoch == run.epochs - 1
         self._measure(run, run.reference_ids if last else run.reference_ids[:CURVE_CASES])
+        if last and self.looks_at_labels and any(found.any() for found, _ in self._found.values()):
+            self._look_at_labels(run)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "measured": {track: asdict(m) for track, m in self._measured.items()},
             "dice_moved": dict(self._dice_moved),
+            "found": {track: list(found) for track, found in self._found.items()},
+            "habits": {track: asdict(habit) for track, habit in self._habits.items()},
             "cleaned": self._cleaned,
             "changed": dict(self._changed),
             "tables": dict(self._tables),
@@ -190,11 +202,20 @@ class SpatialCorrection(Method):
         self._measured = {track: Measured(**m) for track, m in state["measured"].items()}
         self._dice_moved, self._cleaned = dict(state["dice_moved"]), state["cleaned"]
         self._changed, self._tables = dict(state["changed"]), dict(state["tables"])
+        self._found = {track: (found[0], found[1]) for track, found in state["found"].items()}
+        self._habits = {track: Habit(**habit) for track, habit in state["habits"].items()}
 
     def corrected(self, evidence: Evidence) -> np.ndarray:
         """Without the bias that the last network still has."""
         moved, concerned = self._moved(evidence.track.name, evidence.probs, evidence.spacing)
         return moved if concerned.any() else evidence.probs
+
+    def systematic(self, evidence: Evidence) -> np.ndarray | None:
+        """Of what labels share, as much as this label shows; `evidence` has the corrected probabilities."""
+        habit = self._habits.get(evidence.track.name)
+        if habit is None or not habit.shared.any():
+            return None
+        return as_pairs(habit, follows(habit, self._displacement(evidence.labels, evidence.probs, evidence.spacing)))
 
     def inner(self) -> list[InnerState]:
         shown = [s for track in self._measured for s in self._shown(track)]
@@ -217,6 +238,25 @@ class SpatialCorrection(Method):
                 dice_per_class(np.where(t == IGNORE, IGNORE, a), t, track.n_classes)
                 for a, t in zip(after, truths, strict=True)
             )
+            if halved and not self._cleaned:  # of networks that know the labels as they were given
+                self._found[track.name] = self._shifts(track.name)[:, 0], self._measured[track.name].n_cases[:, 0]
+
+    def _look_at_labels(self, run: FoldRun) -> None:
+        """What the labels of the training cases share, seen from the last network without its bias."""
+        rows: dict[str, list[np.ndarray]] = {t.name: [] for t in run.tracks}
+        for p in run.predict():
+            for track in run.tracks:
+                moved, _ = self._moved(track.name, p.probs[track.name], run.spacing[p.case])
+                labels = np.asarray(run.labels[p.case][track.name])
+                rows[track.name].append(self._displacement(labels, moved, run.spacing[p.case]))
+        for name, own in rows.items():
+            self._habits[name] = shared_habit(np.array(own), *self._found[name], self._measured[name].voxel)
+
+    def _displacement(self, labels: np.ndarray, probs: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+        opinion = probs.argmax(0).astype(np.uint8)
+        box = _with_room((opinion > 0) | ((labels > 0) & (labels != IGNORE)))
+        axis = thick_axis(spacing, self.thick)
+        return label_displacement(labels[box], opinion[box], len(probs), spacing, axis)
 
     def _clean(self, run: FoldRun) -> None:
         """Replace the working labels of all training cases by their predictions, moved."""
@@ -237,8 +277,12 @@ class SpatialCorrection(Method):
         self._changed = {track: changed[track] / voxels[track] for track in rows}
         self._tables = {t: sorted(r, key=lambda row: -max(map(abs, row[1::2])))[:LISTED] for t, r in rows.items()}
 
+    def _is_far_off(self, track: str) -> bool:
+        """True where a boundary is off by the guard or more: worth a new start."""
+        return bool((np.abs(self._shifts(track)) >= self.guard * self._measured[track].voxel).any())
+
     def _shifts(self, track: str) -> np.ndarray:
-        """What is to be taken back, in mm: (K, K) per border or (K,) per class; 0 below the guard."""
+        """What is to be taken back, in mm: (K, K) per border or (K,) per class; 0 for what is off by too little."""
         m, gammas = self._measured[track], self._gamma(track)
         if self.move == "boundary":
             pairs = 0.5 * (gammas + gammas[:, None])
@@ -249,13 +293,13 @@ class SpatialCorrection(Method):
         else:
             bias = gammas * m.classes / (len(m.classes) - 1 if self.shared_divisor else 1)
         bias = np.nan_to_num(bias)
-        return np.where(np.abs(bias) >= self.guard * m.voxel, bias, 0)
+        return np.where(np.abs(bias) >= self.least * m.voxel, bias, 0)
 
     def _moved(self, track: str, probs: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """The probabilities after correction, and (K,) which classes it concerns."""
         shifts = self._shifts(track) if track in self._measured else np.zeros(len(probs))
         axis = thick_axis(spacing, self.thick)
-        shifts = np.where(np.abs(shifts) >= self.guard * voxel_size(spacing, axis), shifts, 0)
+        shifts = np.where(np.abs(shifts) >= self.least * voxel_size(spacing, axis), shifts, 0)
         if self.cap:
             shifts = capped(shifts, probs.argmax(0), spacing, axis, self.cap)
         concerned: np.ndarray = np.any(shifts.reshape(len(probs), -1), axis=1)
@@ -298,6 +342,10 @@ class SpatialCorrection(Method):
             columns = tuple(f"{name} {what}" for name in names[1:] for what in ("volume %", "hd95 mm"))
             cells = tuple(tuple(float(v) for v in row[1:]) for row in rows)
             yield Matrix(f"largest changes of the last cleaning, {track}", tuple(r[0] for r in rows), columns, cells)
+        if track in self._habits:
+            shared = self._habits[track].shared / m.voxel
+            values = {name: float(shared[k]) for k, name in enumerate(names) if k}
+            yield Curve(f"displacement that labels of {track} share, in voxels", values, "voxels")
         yield Note(f"correction of {track}", self._sentence(track))
 
     def _series(self, track: str) -> dict[str, tuple[float, float]]:
@@ -320,8 +368,12 @@ class SpatialCorrection(Method):
         said = f"{self._cleaned} cleanings; " + (
             f"boundaries off by, in voxels (minus: too large): {', '.join(moved)}"
             if moved
-            else f"no boundary is surely off by {self.guard:g} voxels or more"
+            else f"no boundary is surely off by {self.least:g} voxels or more"
         )
+        habit = self._habits.get(track)
+        shared = {} if habit is None else dict(zip(self._names[track], habit.shared / voxel, strict=True))
+        common = [f"{name} {s:+.1f}" for name, s in shared.items() if s]
+        said += f"; labels share, in voxels (minus: too large): {', '.join(common)}" if common else ""
         return said + (f"; not measured, and left alone: {', '.join(unseen)}" if unseen else "")
 
 

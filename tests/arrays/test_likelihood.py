@@ -169,6 +169,23 @@ def test_the_map_of_a_case_takes_the_worse_drawn_of_the_two_classes():
     np.testing.assert_array_equal(found, [[round(255 * 0.9), 128, round(0.2 * round(255 * 0.9)), 0]])
 
 
+def test_what_labels_share_counts_only_from_the_class_that_is_there_to_the_one_that_should_be():
+    rng = np.random.default_rng(0)
+    labels, proposal = (rng.choice([0, 1, 2, IGNORE], (5, 40)).astype(np.uint8) for _ in range(2))
+    rejected = rng.integers(0, 256, labels.shape).astype(np.uint8)
+    bad, systematic = np.array([0.0, 0.2, 0.9]), np.zeros((3, 3))
+    systematic[1, 0], systematic[0, 2] = 0.8, 0.5
+    found = lk.case_map(bad, labels, proposal, rejected, systematic)
+    for at in np.ndindex(*labels.shape):
+        c, k = int(labels[at]), int(proposal[at])
+        worst = max([bad[i] for i in (c, k) if i != IGNORE], default=0.0)
+        shared = 0.0 if IGNORE in (c, k) else systematic[c, k]
+        assert found[at] == pytest.approx(max(worst, shared) * int(rejected[at]), abs=1.01)
+    np.testing.assert_array_equal(
+        lk.case_map(bad, labels, proposal, rejected, np.zeros((3, 3))), lk.case_map(bad, labels, proposal, rejected)
+    )
+
+
 def test_regions_without_a_split_are_as_likely_as_their_voxels_are_rejected():
     scores, rejected = np.array([0.1, 5.0, 40.0]), np.array([0.2, 0.7, 0.9])
     np.testing.assert_array_equal(lk.region_likelihood(WHOLE, scores, rejected), rejected)

@@ -10,7 +10,14 @@ from napari_noisylabel.records import IGNORE
 from tests.engine.conftest import ORGANS, make_case, prepared
 
 
-def measured(tmp_path, change=None, verified=None):
+class Knowing(Method):
+    """Knows how labels are drawn."""
+
+    def systematic(self, evidence):
+        return np.array([[0, 0, 0], [0.75, 0, 0], [0, 0, 0]])
+
+
+def measured(tmp_path, change=None, verified=None, method=None):
     """Statistics of a phantom with classes 1 and 2 that a network sees moved by two columns."""
     case = make_case("a", (20, 27))
     truth = case.labels["organ"].copy()
@@ -21,7 +28,7 @@ def measured(tmp_path, change=None, verified=None):
     probs = np.stack([np.where(opinion == k, 0.9, 0.05) for k in range(3)]).astype(np.float16)
     own, scores = prepared(tmp_path, case), CaseScores(tmp_path / "run", "a")
     prediction = Prediction("a", {"organ": probs})
-    score_case(scores, own, prediction, prediction, ORGANS, Method(), (1, 2))
+    score_case(scores, own, prediction, prediction, ORGANS, method or Method(), (1, 2))
     return scores, scores.statistics()["organ"], case.labels["organ"], probs
 
 
@@ -48,3 +55,9 @@ def test_what_is_verified_is_neither_counted_nor_called_displaced(tmp_path):
     assert half.histogram.sum() == (~corner).sum() and whole.histogram.sum() == 0
     assert np.nansum(half.seen) < np.nansum(open_.seen)
     assert np.isnan(whole.seen).all() and np.isnan(whole.unseen).all()
+
+
+def test_what_a_method_knows_of_all_labels_is_kept_for_the_filter(tmp_path):
+    _, plain, _, _ = measured(tmp_path / "plain")
+    _, known, _, _ = measured(tmp_path / "known", method=Knowing())
+    assert plain.systematic is None and known.systematic.tolist() == [[0, 0, 0], [0.75, 0, 0], [0, 0, 0]]

@@ -111,7 +111,6 @@ def test_a_batch_of_which_nothing_is_kept_is_skipped():
     assert method.loss(some_run(method, epoch=1), batch) is not None  # nothing is sieved yet
 
 
-@pytest.mark.xfail(reason="nothing is kept of such a batch, and the step is skipped as if all labels were rejected")
 def test_a_batch_that_gives_no_number_is_not_skipped():
     batch, method = some_batch(np.random.default_rng(0)), Cores(consistency=0.0, keep_at_least=0.0)
     batch.verified["organ"][...] = False

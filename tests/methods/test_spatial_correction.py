@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,16 @@ def test_without_a_bias_labels_stay_and_training_goes_on():
     assert "no boundary is surely off by 0.4 voxels" in method.inner()[-3].text
 
 
+def test_a_bias_below_one_voxel_is_no_new_start_but_taken_out_of_the_opinions():
+    run = played({1: -1.2})
+    method = started(run)
+    method.on_epoch_start(run)
+    evidence = Evidence("c0", TRACK, run.probs["c0"]["organ"], two_squares(), SPACING)
+    assert run.restarts == 0 and 0.4 < method._measured["organ"].borders[1, 0] < 1.3
+    after, before = (dice(p.argmax(0) == 1, two_squares() == 1) for p in (method.corrected(evidence), evidence.probs))
+    assert after > before
+
+
 def test_the_published_schedule_starts_anew_without_a_bias_too():
     run = played({})
     started(run, until_unbiased=False).on_epoch_start(run)
@@ -212,6 +222,52 @@ def test_thick_slices_are_measured_and_moved_in_their_plane(move):
     assert dice(after == 1, truth == 1) > dice(probs.argmax(0) == 1, truth == 1) + 0.08
 
 
+# ---------------------------------------------------------------- what the labels share
+
+
+def drawn_too_large(**settings: Any) -> tuple[PlayedRun, SpatialCorrection]:
+    """Twelve cases with class 1 drawn one voxel too large, and a network that has learnt it."""
+    run = played({1: 1.6}, cases=12, epoch=3, first_epoch_of_stage=False)
+    large = predicted(two_squares(), {1: 1.6}).argmax(0).astype(np.uint8)
+    for i in set(run.probs) - set(run.reference_ids):
+        run.labels[i]["organ"] = large
+    method = started(run, **settings)
+    method.on_epoch_end(run)
+    return run, method
+
+
+def shown_for(method: SpatialCorrection, run: PlayedRun, labels: np.ndarray) -> np.ndarray | None:
+    evidence = Evidence("new", TRACK, run.probs["c0"]["organ"], labels, SPACING)
+    return method.systematic(replace(evidence, probs=method.corrected(evidence)))
+
+
+def test_what_all_labels_share_and_a_verified_case_has_shown_is_called_systematic():
+    run, method = drawn_too_large()
+    found = shown_for(method, run, run.labels["c0"]["organ"])
+    assert found[1, 0] > 0.99 and found.sum() == found[1, 0]
+
+
+def test_a_label_that_is_drawn_right_is_not_called_so_among_labels_that_are_too_large():
+    run, method = drawn_too_large()
+    assert shown_for(method, run, two_squares())[1, 0] < 0.05
+
+
+def test_a_network_with_a_bias_of_its_own_says_nothing_against_labels_that_are_right():
+    run = played({1: 1.6}, cases=12, epoch=3, first_epoch_of_stage=False)  # the labels are the true ones
+    method = started(run)
+    method.on_epoch_end(run)
+    assert method._shifts("organ").any() and shown_for(method, run, two_squares()) is None
+
+
+def test_without_a_bias_and_by_wish_nothing_is_called_systematic():
+    run, method = drawn_too_large(systematic=False)
+    assert shown_for(method, run, run.labels["c0"]["organ"]) is None
+    run = played({}, cases=12, epoch=3, first_epoch_of_stage=False)
+    method = started(run)
+    method.on_epoch_end(run)
+    assert shown_for(method, run, two_squares()) is None
+
+
 # ---------------------------------------------------------------- settings
 
 
@@ -219,7 +275,7 @@ def test_one_divisor_for_all_classes_takes_back_less_as_in_the_released_code():
     run = played({1: 3.0, 2: 3.0})
     shifts = {}
     for divided in (False, True):
-        method = started(run, move="logits", guard=0.5, shared_divisor=divided)
+        method = started(run, move="logits", least=0.5, shared_divisor=divided)
         method.on_epoch_start(run)
         shifts[divided] = method._shifts("organ")
     np.testing.assert_allclose(shifts[True], shifts[False] / 2)
@@ -247,7 +303,7 @@ def test_gammas_are_read_from_text_and_checked():
 def test_the_presets_are_the_published_bump_with_one_new_start():
     info = method_info("spatial-correction")
     paper, released = (info.check({"preset": p}) for p in ("paper", "as-released"))
-    assert (paper.move, paper.cleanings, paper.first, paper.guard, paper.gamma) == ("logits", 1, 0.5, 1.0, 0.8)
+    assert (paper.move, paper.cleanings, paper.first, paper.least, paper.gamma) == ("logits", 1, 0.5, 1.0, 0.8)
     assert released.shared_divisor and not paper.shared_divisor
 
 
@@ -353,7 +409,7 @@ def test_one_sided_noise_is_unlearnt_with_one_verified_case(tmp_path, theta1):
     clean = [CaseArrays(c.id, c.id, False, c.spacing, c.image, {"organ": truth[c.id]}, {}) for c in cases]
     plain = quality(trained(tmp_path / "a", cases, truth, CrossEntropy(), 1), truth, tests)
     upper = quality(trained(tmp_path / "b", clean, truth, CrossEntropy(), 1), truth, tests)
-    fold = trained(tmp_path / "c", cases, truth, SpatialCorrection(), 1)
+    fold = trained(tmp_path / "c", cases, truth, SpatialCorrection(guard=0.5), 1)
     found = quality(fold, truth, tests)
 
     given, mended = (
@@ -368,7 +424,7 @@ def test_one_sided_noise_is_unlearnt_with_one_verified_case(tmp_path, theta1):
     assert abs(found[1]) < 0.5 * abs(plain[1])
     assert plain[0] + 0.03 < found[0] < upper[0] + 0.01
 
-    several = quality(trained(tmp_path / "d", cases, truth, SpatialCorrection(), 4), truth, tests)
+    several = quality(trained(tmp_path / "d", cases, truth, SpatialCorrection(guard=0.5), 4), truth, tests)
     assert several[0] == pytest.approx(found[0], abs=0.05)
 
 
