@@ -257,7 +257,7 @@ class Cores(Method):
         """What the sieve would keep, whether it is used yet or not."""
         if self._by_case and KEPT in batch.extra:
             return batch.extra[KEPT][track] > 0.5
-        return formulas.sieve_score(losses, batch.working[track]) <= -self.margin
+        return ~(formulas.sieve_score(losses, batch.working[track]) > -self.margin)  # so that no NaN is sieved out
 
     def _count(self, track: Track, labels: Tensor, known: Tensor, supported: Tensor, kept: Tensor) -> None:
         """Adds to the epoch's numbers of voxels per class; those of the prior in the box only, where it wants that."""
