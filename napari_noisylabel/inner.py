@@ -29,12 +29,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A table of numbers with named rows and columns, such as a transition matrix."""
+    """A table of numbers with named rows and columns, such as a transition matrix.
+
+    `spread` has the standard error of each value, in the same shape; empty where none was measured.
+    """
 
     name: str
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     values: tuple[tuple[float, ...], ...]
+    spread: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)

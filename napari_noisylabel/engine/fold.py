@@ -67,6 +67,7 @@ class Fold:
         self.reference_ids = tuple(c.id for c in reference)
         cases = [*cases, *reference]
         self._cases = {c.id: c for c in cases}
+        self.groups: Mapping[str, str] = {c.id: c.group for c in cases}
         self.spacing: Mapping[str, tuple[float, ...]] = {c.id: c.spacing[3 - len(c.shape) :] for c in cases}
         self.labels: Mapping[str, Mapping[str, np.ndarray]] = {
             c.id: {t: c.as_given(a) for t, a in c.labels.items()} for c in cases
@@ -107,6 +108,9 @@ class Fold:
     @property
     def first_epoch_of_stage(self) -> bool:
         return self.epoch in np.cumsum([0, *(s.epochs for s in self._stages)])[:-1]
+
+    def image(self, case: str) -> np.ndarray:
+        return self._cases[case].as_given(self._cases[case].image)
 
     def add_parameters(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
         if self._started:

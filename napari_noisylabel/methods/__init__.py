@@ -16,6 +16,7 @@ from napari_noisylabel.methods.settings import (
     CoresSettings,
     CrossEntropySettings,
     EnsembleSettings,
+    FmiTransitionSettings,
     JcasSettings,
     MethodSettings,
     SelfCleansingSettings,
@@ -112,6 +113,14 @@ BUILT_IN = (
         AdeleSettings,
         "napari_noisylabel.methods.adele:Adele",
         made_for="objects drawn too large or too small, each its own way",
+    ),
+    MethodInfo(
+        "fmi-transition",
+        "Transition matrix from neighbours in other cases, features weighted by f-mutual information",
+        FmiTransitionSettings,
+        "napari_noisylabel.methods.fmi_transition:FmiTransition",
+        needs=("several cases",),
+        made_for="one class taken for another, whatever the place",
     ),
     MethodInfo(
         "spatial-correction",

@@ -128,6 +128,8 @@ class FoldRun(Protocol):
     @property
     def reference_ids(self) -> tuple[str, ...]: ...  # verified cases put aside: they train in no fold
     @property
+    def groups(self) -> Mapping[str, str]: ...  # whom each case belongs to, usually a person
+    @property
     def spacing(self) -> Mapping[str, tuple[float, ...]]: ...
     @property
     def device(self) -> torch.device: ...
@@ -143,6 +145,9 @@ class FoldRun(Protocol):
     def working_labels(self) -> dict[str, dict[str, np.ndarray]]: ...
     @property
     def rng(self) -> np.random.Generator: ...
+
+    def image(self, case: str) -> np.ndarray:
+        """(C, *spatial) float16 as networks see it: zero mean, unit spread per channel. Not to be written."""
 
     def add_parameters(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
         """Let the optimiser train `parameters` too, with a rate of their own. In `on_run_start` only.

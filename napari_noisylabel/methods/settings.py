@@ -268,3 +268,43 @@ class EnsembleSettings(MethodSettings):
 
     runs: str = Field("", description="Runs by commas; none: the latest complete one of each method")
     weights: Literal["evidence", "equal"] = Field("evidence", description="By what each said of decisions, or alike")
+
+
+_FMI_PAPER: Mapping[str, Any] = {
+    "dice_weight": 0.0, "neighbours": "any", "lift": False, "floor": False, "pure": 1.0, "rounds": 50,
+    "solver": "adam",
+}  # fmt: skip
+
+
+class FmiTransitionSettings(MethodSettings):
+    """Transition matrix from neighbours, features weighted by f-mutual information; Zhu et al., ICML 2022."""
+
+    dice_weight: float = Field(1.0, ge=0, le=10, description="Weight of the soft Dice term")
+    features_from: Literal["hand", "network"] = Field("hand", description="Features made by hand, or the fold's own")
+    wait: float = Field(0.3, ge=0, lt=1, description="Share of the epochs before features of the network are taken")
+    voxels: int = Field(600, ge=50, le=20000, description="Voxels sampled per case")
+    space: Literal["raw", "decoupled"] = Field("raw", description="Weigh the features as they are, or uncorrelated")
+    weights: Literal["tv", "kl", "none"] = Field(
+        "tv", description="Weigh features by total variation or Kullback-Leibler information, or not at all"
+    )
+    neighbours: Literal["cases", "any"] = Field("cases", description="Neighbours from other cases only, or any")
+    lift: bool = Field(True, description="Add a constant to the features, so that their size counts in cosines")
+    pure: float = Field(0.5, gt=0, le=1, description="Share of voxels counted, those whose neighbours agree best")
+    rounds: int = Field(8, ge=1, le=200, description="Random parts of the voxels that neighbours are looked for in")
+    share: float = Field(0.5, gt=0, le=1, description="Of the voxels, in such a part")
+    repeats: int = Field(10, ge=0, le=200, description="Repeats on halves of the cases, for standard errors")
+    solver: Literal["bfgs", "adam"] = Field("bfgs", description="BFGS from six starts, or Adam as released")
+    keep: Literal["best", "last"] = Field("best", description="The step of Adam that is kept")
+    label_bins: int = Field(0, ge=0, le=64, description="Bins of labels in the information; 0: one per class")
+    floor: bool = Field(True, description="With fewer than 5 features, none weighs less than 0.05")
+    likelihood: Literal["networks", "posterior"] = Field(
+        "networks", description="Noise likelihood: what all networks reject, or the posterior by the matrix"
+    )
+    proposal: Literal["posterior", "network"] = Field(
+        "posterior", description="Propose the most probable true class with the label heard, or by the network alone"
+    )
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": _FMI_PAPER,
+        "as-released": {**_FMI_PAPER, "keep": "last", "label_bins": 2},
+    }

@@ -38,6 +38,7 @@ QUICK: dict[str, dict[str, Any]] = {
         "consistency": 0.5, "sieve_from": 0.0, "beta_from": 0.0, "known_from": 0.0, "least_steps": 0,
         "fresh": True, "fresh_steps": 0,
     },
+    "fmi-transition": {"rounds": 2, "repeats": 3, "voxels": 200, "proposal": "network"},
     "spatial-correction": {"first": 0.3, "period": 0.3, "guard": 0.1, "least": 0.1, "until_unbiased": False},
 }
 """Settings with which a method gets through all its stages in two to four epochs."""
