@@ -41,7 +41,8 @@ def score_case(
         evidence = replace(evidence, probs=method.corrected(evidence))
         other = replace(evidence, probs=seen.probs[name], features=seen.features)
         other = replace(other, probs=method.corrected(other))
-        proposal, opposed = (method.propose(e).astype(np.uint8) for e in (evidence, other))
+        heard = [_without_labels(e) if case.held_out else e for e in (evidence, other)]
+        proposal, opposed = (method.propose(e).astype(np.uint8) for e in heard)
         stored = to_uint16(method.score(evidence))
         verified = case.verified[name]
         skip = None if verified is None else np.asarray(case.as_given(verified))
@@ -59,6 +60,11 @@ def score_case(
     if unseen.features is not None:
         scores.write("features", unseen.features)
     scores.write_statistics(statistics)
+
+
+def _without_labels(evidence: Evidence) -> Evidence:
+    """A held-out case only measures: a proposal that hears its labels would measure those."""
+    return replace(evidence, labels=np.full_like(evidence.labels, IGNORE))
 
 
 def _distances(

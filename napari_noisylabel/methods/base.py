@@ -230,7 +230,7 @@ class Method:
         return evidence.probs
 
     def propose(self, evidence: Evidence) -> np.ndarray:
-        """Suggested class per voxel, (*spatial) uint8."""
+        """Suggested class per voxel, (*spatial) uint8. Labels of held-out cases are all IGNORE here."""
         return best_class(evidence.probs)
 
     def noise_likelihood(self, evidence: Evidence) -> np.ndarray | None:

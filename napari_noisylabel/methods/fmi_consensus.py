@@ -45,8 +45,9 @@ class Consensus(NamedTuple):
 class Solution:
     """A transition matrix (K, K), the true frequencies (K,) and how well they explain the consensus.
 
-    `objective` is the sum of the three norms of what is left unexplained; `ambiguity` the largest
-    difference in any entry between solutions that explain it as well, over the starts.
+    `objective` is the published one: the norms of what is left unexplained, and the diagonal term,
+    without which T with exchanged rows would do as well. `ambiguity` is the largest difference in any
+    entry between solutions that do as well, over the starts.
     """
 
     matrix: np.ndarray
@@ -58,14 +59,16 @@ class Solution:
 # ---------------------------------------------------------------- neighbours
 
 
-def neighbours(features: np.ndarray, cases: np.ndarray | None) -> np.ndarray:
-    """The nearest examples of each example by cosine, nearest first: (N, R) indices, R at least 2.
+def neighbours(features: np.ndarray, cases: np.ndarray | None, depth: int = 1) -> np.ndarray:
+    """The nearest examples of each example by cosine, nearest case first: (N, R, D) indices, R at least 2.
 
     Parameters
     ----------
     features : (N, M), of any length but 0.
-    cases : (N,) case of each example: one neighbour of each other case, at most 32; two of the other
-        case where there are only two cases. None: the two nearest of all but the example itself.
+    cases : (N,) case of each example: R are the other cases, at most 32, and D the nearest examples in
+        each. Where there are only two cases, R are the two nearest of the other one; where `cases` is
+        None, the two nearest of all but the example itself. D is 1 then.
+    depth : D, or as many as the smallest case has.
 
     Raises
     ------
@@ -74,27 +77,20 @@ def neighbours(features: np.ndarray, cases: np.ndarray | None) -> np.ndarray:
     x = np.asarray(features, np.float32)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     if cases is None:
-        return _two_of_all(x)
+        return _two_of_all(x)[:, :, None]
     names = np.unique(cases)
     if len(names) < 2:
         raise InputError(
             f"neighbours must come from other cases, because labels of one drawing go wrong together, and labelled "
             f"voxels come from {len(names)} case(s). Add cases, or train with more of them in each fold."
         )
-    return _one_of_each(x, cases, names) if len(names) > 2 else _two_of_the_other(x, cases, names)
+    return _some_of_each(x, cases, names, depth) if len(names) > 2 else _two_of_the_other(x, cases, names)
 
 
 def first_two(found: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of neighbours (N, R), the first two that are `allowed` (N, R), and which rows (N,) have two."""
     order = np.argsort(~allowed, axis=1, kind="stable")[:, :2]
     return np.take_along_axis(found, order, 1), allowed.sum(axis=1) >= 2
-
-
-def votes(labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Share of each class among neighbours' labels (N, R): (N, K)."""
-    n, r = labels.shape
-    code = np.arange(n)[:, None] * n_classes + labels
-    return np.bincount(code.ravel(), minlength=n * n_classes).reshape(n, n_classes) / max(1, r)
 
 
 def purest(shares: np.ndarray, closeness: np.ndarray, keep: float) -> np.ndarray:
@@ -148,8 +144,10 @@ def expected(matrix: np.ndarray, prior: np.ndarray) -> Consensus:
 
 
 def unexplained(observed: Consensus, matrix: np.ndarray, prior: np.ndarray) -> float:
-    """Sum of the Euclidean norms of what T and p leave of the three orders, not squared, as published."""
-    return float(sum(np.linalg.norm(e - o) for e, o in zip(expected(matrix, prior), observed, strict=True)))
+    """Euclidean norms, not squared, of what T and p leave of the three orders; and the sum of (T_ii - max_j T_ij)^2."""
+    gap = np.diagonal(matrix) - matrix.max(axis=1)
+    norms = (np.linalg.norm(e - o) for e, o in zip(expected(matrix, prior), observed, strict=True))
+    return float(sum(norms) + gap @ gap)
 
 
 def solve(observed: Consensus, rng: np.random.Generator, starts: int = 6, near: Solution | None = None) -> Solution:
@@ -239,17 +237,23 @@ def _two_of_all(x: np.ndarray) -> np.ndarray:
     return found
 
 
-def _one_of_each(x: np.ndarray, cases: np.ndarray, names: np.ndarray) -> np.ndarray:
+def _some_of_each(x: np.ndarray, cases: np.ndarray, names: np.ndarray, depth: int) -> np.ndarray:
+    members = [np.flatnonzero(cases == name) for name in names]
+    depth = min(depth, *map(len, members))
     nearness = np.empty((len(x), len(names)), np.float32)
-    index = np.empty(nearness.shape, np.int64)
-    for u, name in enumerate(names):
-        own = np.flatnonzero(cases == name)
+    index = np.empty((*nearness.shape, depth), np.int64)
+    rows = np.arange(len(x))
+    for u, own in enumerate(members):
         near = x @ x[own].T
-        best = near.argmax(axis=1)
-        index[:, u], nearness[:, u] = own[best], near[np.arange(len(x)), best]
+        for rank in range(depth):
+            best = near.argmax(axis=1)
+            index[:, u, rank] = own[best]
+            if rank == 0:
+                nearness[:, u] = near[rows, best]
+            near[rows, best] = -np.inf
         nearness[own, u] = -np.inf
     order = np.argsort(-nearness, axis=1, kind="stable")[:, : min(RANKS, len(names) - 1)]
-    return np.take_along_axis(index, order, 1)
+    return np.take_along_axis(index, order[:, :, None], 1)
 
 
 def _two_of_the_other(x: np.ndarray, cases: np.ndarray, names: np.ndarray) -> np.ndarray:
@@ -260,7 +264,7 @@ def _two_of_the_other(x: np.ndarray, cases: np.ndarray, names: np.ndarray) -> np
         best = near.argmax(axis=1)
         near[np.arange(len(own)), best] = -np.inf
         found[own, 0], found[own, 1] = other[best], other[near.argmax(axis=1)]
-    return found
+    return found[:, :, None]
 
 
 def _start(n: int, observed: Consensus, rng: np.random.Generator, number: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Weights of features (`fmi_weights`), neighbours from other cases and the consensus equations
 (`fmi_consensus`), repeated over random parts of the voxels, and for the standard errors over
-random halves of the cases. Shapes: N voxels, M features, K classes.
+parts of the cases. Shapes: N voxels, M features, K classes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ FEW_FEATURES, FLOOR = 5, 0.05
 FEW_VOXELS = 30
 """A row of the matrix rests on at least so many sampled voxels with that label, or is not estimated."""
 MOST_VOXELS = 15000  # in one search for neighbours, as in the released code
-LEAST_CASES = 6
-"""From so many cases on, repeats are over halves of the cases; below, over halves of the voxels."""
+ENOUGH_CASES, FEW_CASES = 6, 4
+"""From so many cases on, repeats are over halves of the cases; fewer are left out one by one, or, below 4, halves of
+the voxels are."""
+DEPTH = 3  # voxels of each further case that vote on whether neighbours are of one class
 FEW_VOTES = 3
+ABOVE_CHANCE = 0.03
+"""By how much neighbours agree more often than any two voxels, at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +95,9 @@ def estimate(sample: Sample, classes: Sequence[str], recipe: Recipe, rng: np.ran
 
     Raises
     ------
-    InputError : all voxels are of one case, fewer than two classes are shown by 30 voxels, or no
-        feature varies. Whether T can be used is for `fmi_consensus.check_usable` to say.
+    InputError : all voxels are of one case, fewer than two classes are shown by 30 voxels, no feature
+        varies, or neighbours agree no more than any two voxels. Whether T can be used is for
+        `fmi_consensus.check_usable` to say.
     """
     names, notes = tuple(classes), []
     k = len(names)
@@ -119,6 +124,7 @@ def estimate(sample: Sample, classes: Sequence[str], recipe: Recipe, rng: np.ran
 
     rounds = _Rounds(labels, cases, len(shown), recipe, rng)
     rounds.run(_directions(x * weights, recipe))
+    _check_agreement(rounds.agreed, np.bincount(labels) / len(labels))
     solution = _solve(rounds.observed(), recipe, rng)
     repeats = [_solve(c, recipe, rng, solution).matrix for c in rounds.repeated()]
 
@@ -127,8 +133,9 @@ def estimate(sample: Sample, classes: Sequence[str], recipe: Recipe, rng: np.ran
     cells = np.ix_(shown, shown)
     matrix, counted, spread = np.eye(k), np.eye(k), np.zeros((k, k))
     matrix[cells], counted[cells] = solution.matrix, hoc.counted_matrix(rounds.observed(counted=True))
-    if len(repeats) > 1:  # halves without replacement scatter as much as the whole does around the truth
-        spread[cells] = np.sqrt(np.mean([(r - solution.matrix) ** 2 for r in repeats], axis=0))
+    if len(repeats) > 1:
+        scatter = np.mean([(r - solution.matrix) ** 2 for r in repeats], axis=0)
+        spread[cells] = np.sqrt(rounds.factor * scatter)
     prior = np.zeros(k)
     prior[shown] = solution.prior
     return Estimate(
@@ -177,29 +184,28 @@ class _Rounds:
         n = len(labels)
         self.size = min(n, MOST_VOXELS, max(round(recipe.share * n), 2 * n_classes**2))
         names = np.unique(cases)
-        over_cases = recipe.neighbours == "cases" and len(names) >= LEAST_CASES
-        self._halves = [self._half(names, over_cases) for _ in range(recipe.repeats)]
+        self._parts, self.factor = self._to_repeat(names if recipe.neighbours == "cases" else names[:0])
         self._triples: list[np.ndarray] = []
         self._all: list[np.ndarray] = []
-        self._of_half: list[list[np.ndarray]] = [[] for _ in self._halves]
+        self._of_part: list[list[np.ndarray]] = [[] for _ in self._parts]
 
     def run(self, directions: np.ndarray) -> None:
         for _ in range(self.recipe.rounds):
             rows = self._draw()
-            found = rows[hoc.neighbours(directions[rows], self._cases_of(rows))]
-            self._all.append(self._labels_of(rows, found[:, :2]))
+            found = rows[hoc.neighbours(directions[rows], self._cases_of(rows), DEPTH)]
+            self._all.append(self._labels_of(rows, found[:, :2, 0]))
             everything = np.ones(len(self.labels), bool)
             self._triples.append(self._counted(rows, found, directions, everything))
-            for kept, half in zip(self._of_half, self._halves, strict=True):
-                kept.append(self._counted(rows, found, directions, half))
+            for kept, part in zip(self._of_part, self._parts, strict=True):
+                kept.append(self._counted(rows, found, directions, part))
 
     def observed(self, counted: bool = False) -> Consensus:
         """Over all rounds; `counted`: of all voxels, whether neighbours agree or not."""
         return hoc.consensus(np.concatenate(self._all if counted else self._triples), self.n_classes)
 
     def repeated(self) -> list[Consensus]:
-        """Of each half in which every class is left."""
-        found = [hoc.consensus(np.concatenate(kept), self.n_classes) for kept in self._of_half]
+        """Of each part in which every class is left."""
+        found = [hoc.consensus(np.concatenate(kept), self.n_classes) for kept in self._of_part]
         return [c for c in found if c.first.min() > 0]
 
     @property
@@ -211,15 +217,21 @@ class _Rounds:
         """The same with other features, in one round."""
         rows = self._draw()
         found = rows[hoc.neighbours(directions[rows], self._cases_of(rows))]
-        return float((self.labels[rows] == self.labels[found[:, 0]]).mean())
+        return float((self.labels[rows] == self.labels[found[:, 0, 0]]).mean())
 
-    def _half(self, names: np.ndarray, over_cases: bool) -> np.ndarray:
-        """(N,) bool: voxels of half of the cases, or half of the voxels."""
-        if over_cases:
-            return np.isin(self.cases, self.rng.choice(names, len(names) // 2, replace=False))
-        half = np.zeros(len(self.labels), bool)
-        half[self.rng.permutation(len(half))[: len(half) // 2]] = True
-        return half
+    def _to_repeat(self, names: np.ndarray) -> tuple[list[np.ndarray], float]:
+        """Voxels (N,) bool of each repeat, and what makes the scatter of repeats a squared standard error.
+
+        Halves drawn without replacement scatter around the whole as much as the whole does around the truth; with
+        one of n cases left out it is n - 1 times less.
+        """
+        n, repeats = len(self.labels), self.recipe.repeats
+        if len(names) >= ENOUGH_CASES:
+            halves = [self.rng.choice(names, len(names) // 2, replace=False) for _ in range(repeats)]
+            return [np.isin(self.cases, half) for half in halves], 1.0
+        if len(names) >= FEW_CASES and repeats:
+            return [self.cases != name for name in names], len(names) - 1.0
+        return [self.rng.permutation(n) < n // 2 for _ in range(repeats)], 1.0
 
     def _draw(self) -> np.ndarray:
         return np.sort(self.rng.permutation(len(self.labels))[: self.size])
@@ -230,21 +242,32 @@ class _Rounds:
     def _labels_of(self, rows: np.ndarray, two: np.ndarray) -> np.ndarray:
         return np.stack([self.labels[rows], *self.labels[two].T], axis=1)
 
-    def _counted(self, rows: np.ndarray, found: np.ndarray, directions: np.ndarray, half: np.ndarray) -> np.ndarray:
-        """Labels (N', 3) of the voxels of `half` and of their neighbours in it, where neighbours agree best."""
-        two, enough = hoc.first_two(found, half[found])
-        own = half[rows] & enough
+    def _counted(self, rows: np.ndarray, found: np.ndarray, directions: np.ndarray, part: np.ndarray) -> np.ndarray:
+        """Labels (N', 3) of the voxels of `part` and of their neighbours in it, where further neighbours agree best."""
+        two, enough = hoc.first_two(found[:, :, 0], part[found[:, :, 0]])
+        own = part[rows] & enough
         rows, two, found = rows[own], two[own], found[own]
         triples = self._labels_of(rows, two)
         if self.recipe.pure == 1 or not len(rows):
             return triples
-        others = half[found] & (found != two[:, :1]) & (found != two[:, 1:])
-        counts = np.stack([(others & (self.labels[found] == k)).sum(axis=1) for k in range(self.n_classes)], axis=1)
+        further = (found[:, :, :1] != two[:, None, :]).all(axis=2, keepdims=True) & part[found]
+        voted = self.labels[found]
+        counts = np.stack([(further & (voted == k)).sum(axis=(1, 2)) for k in range(self.n_classes)], axis=1)
         total = counts.sum(axis=1, keepdims=True)
         if np.median(total) < FEW_VOTES:
             return triples
         closeness = np.einsum("nm,nm->n", _unit(directions[rows]), _unit(directions[two[:, 1]]))
         return triples[hoc.purest(counts / np.maximum(total, 1), closeness, self.recipe.pure)]
+
+
+def _check_agreement(agreed: float, frequencies: np.ndarray) -> None:
+    chance = float(frequencies @ frequencies)
+    if agreed < chance + ABOVE_CHANCE:
+        raise InputError(
+            f"the features must say something about the labels, but neighbours in other cases have the same label in "
+            f"{agreed:.0%}, and any two voxels have it in {chance:.0%}. Look at labels and images, or take the "
+            "features of the network (features_from=network)."
+        )
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
@@ -263,8 +286,8 @@ def _warnings(solution: Solution, agreed: float, names: Sequence[str]) -> list[s
     found = []
     if agreed < 0.6:
         found.append(
-            f"only {agreed:.0%} of the nearest neighbours in other cases have the same label: the features tell "
-            "classes apart badly, and the matrix shows more noise than there is"
+            f"only {agreed:.0%} of the nearest neighbours in other cases have the same label: unless that many "
+            "labels are wrong, the features tell classes apart badly, and the matrix shows more noise than there is"
         )
     if solution.ambiguity > 0.05:
         found.append(f"other matrices explain the labels as well; entries differ by up to {solution.ambiguity:.2f}")

@@ -154,14 +154,15 @@ class FmiTransition(Method):
         rng = np.random.default_rng(run.rng.integers(2**63))
         samples = self._samples(run, rng)
         for track in run.tracks:
-            name = f"transition matrix of {track.name}"
             try:
                 found = estimate(samples[track.name], track.classes, self._recipe(), rng)
                 self._shown[track.name] = list(_shown(track, found, _frequencies(run, track, found.matrix)))
                 check_usable(found.matrix, track.classes)
                 self._matrices[track.name] = found.matrix.astype(np.float32)
             except InputError as error:
-                self._shown[track.name].append(Note(name, f"labels are learnt as they are, because {error}"))
+                self._shown[track.name].append(
+                    Note(f"about {track.name}", f"labels are learnt as they are, because {error}")
+                )
 
     def _recipe(self) -> Recipe:
         return Recipe(
@@ -275,7 +276,7 @@ def _shown(track: Track, found: Estimate, frequencies: tuple[np.ndarray, np.ndar
         f"objective {found.solution.objective:.4f}; of triples of labels, {worst:.4f} is the largest share unexplained",
     )
     for text in found.notes:
-        yield Note(f"transition matrix of {name}", text)
+        yield Note(f"about {name}", text)
 
 
 def _rows(values: np.ndarray) -> tuple[tuple[float, ...], ...]:

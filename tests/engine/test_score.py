@@ -61,3 +61,21 @@ def test_what_a_method_knows_of_all_labels_is_kept_for_the_filter(tmp_path):
     _, plain, _, _ = measured(tmp_path / "plain")
     _, known, _, _ = measured(tmp_path / "known", method=Knowing())
     assert plain.systematic is None and known.systematic.tolist() == [[0, 0, 0], [0.75, 0, 0], [0, 0, 0]]
+
+
+def test_the_proposal_of_a_held_out_case_does_not_hear_its_labels(tmp_path):
+    class Repeats(Method):
+        """Proposes the label itself, wherever there is one."""
+
+        def propose(self, evidence):
+            return np.where(evidence.labels == IGNORE, 0, evidence.labels)
+
+    for held_out in (False, True):
+        case = make_case("a", (20, 27), held_out=held_out)
+        labels = case.labels["organ"]
+        prediction = Prediction("a", {"organ": np.full((3, 20, 27), 1 / 3, np.float16)})
+        scores = CaseScores(tmp_path / f"run-{held_out}", "a")
+        own = prepared(tmp_path / f"{held_out}", case)
+        score_case(scores, own, prediction, prediction, ORGANS, Repeats(), (1, 2))
+        assert (scores.read("organ.proposal") == labels).all() == (not held_out)
+        assert to_nats(scores.read("organ.score")).max() > 1  # what it measures is measured against them all the same
