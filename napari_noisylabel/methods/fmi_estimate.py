@@ -27,8 +27,8 @@ ENOUGH_CASES, FEW_CASES = 6, 4
 the voxels are."""
 DEPTH = 3  # voxels of each further case that vote on whether neighbours are of one class
 FEW_VOTES = 3
-ABOVE_CHANCE = 0.03
-"""By how much neighbours agree more often than any two voxels, at least."""
+ABOVE_CHANCE = 0.01
+"""By how much neighbours agree more often than any two voxels, at least, and by more than two standard errors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ def estimate(sample: Sample, classes: Sequence[str], recipe: Recipe, rng: np.ran
 
     rounds = _Rounds(labels, cases, len(shown), recipe, rng)
     rounds.run(_directions(x * weights, recipe))
-    _check_agreement(rounds.agreed, np.bincount(labels) / len(labels))
+    _check_agreement(rounds.agreed, labels)
     solution = _solve(rounds.observed(), recipe, rng)
     repeats = [_solve(c, recipe, rng, solution).matrix for c in rounds.repeated()]
 
@@ -260,9 +260,10 @@ class _Rounds:
         return triples[hoc.purest(counts / np.maximum(total, 1), closeness, self.recipe.pure)]
 
 
-def _check_agreement(agreed: float, frequencies: np.ndarray) -> None:
+def _check_agreement(agreed: float, labels: np.ndarray) -> None:
+    frequencies = np.bincount(labels) / len(labels)
     chance = float(frequencies @ frequencies)
-    if agreed < chance + ABOVE_CHANCE:
+    if agreed < chance + max(ABOVE_CHANCE, 2 * (chance * (1 - chance) / len(labels)) ** 0.5):
         raise InputError(
             f"the features must say something about the labels, but neighbours in other cases have the same label in "
             f"{agreed:.0%}, and any two voxels have it in {chance:.0%}. Look at labels and images, or take the "
