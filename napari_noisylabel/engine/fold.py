@@ -19,7 +19,7 @@ from napari_noisylabel.arrays.labels import apply_runs, encode_runs, from_bytes,
 from napari_noisylabel.engine.checkpoint import Tree
 from napari_noisylabel.engine.data import PreparedCase
 from napari_noisylabel.engine.patches import CaseMaps, PatchPlan, make_batch
-from napari_noisylabel.engine.predict import Predictor
+from napari_noisylabel.engine.predict import Predictor, mean_of_passes
 from napari_noisylabel.engine.settings import EngineSettings
 from napari_noisylabel.errors import RunFailed
 from napari_noisylabel.methods.base import Batch, Method, Prediction, Stage
@@ -158,6 +158,14 @@ class Fold:
         autocast = torch.bfloat16 if self.spec.engine.precision == "bf16-mixed" else None
         factor = _bare(self.networks[0]).factor
         return Predictor(self.tracks, self.spec.plan, factor, self.device, autocast, self.method)
+
+    def opinion(self, case: PreparedCase, features: bool = False) -> Prediction:
+        """What the fold says of a case once it is trained: the mean of its method's voices."""
+        predictor = self.predictor()
+        voices = enumerate(self.method.voices())
+        return mean_of_passes(
+            [predictor.predict(self.best_network(n), case, (view,), features and not i) for i, (n, view) in voices]
+        )
 
     def batch(self, step: int) -> Batch:
         """The batch of `step` of this epoch: cases in an order drawn anew for each epoch."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
+from napari_noisylabel.arrays.sampling import disagreement
 from napari_noisylabel.engine.data import PreparedCase
 from napari_noisylabel.engine.patches import PatchPlan
 from napari_noisylabel.methods.base import Method, Prediction
@@ -116,6 +117,21 @@ class Predictor:
             images = torch.from_numpy(np.stack(stack).astype(np.float32)).to(self.device)
             done.append(self._forward(network, images, view, features).half().cpu().numpy())
         return np.moveaxis(np.concatenate(done), 0, 1 + axis)
+
+
+def mean_of_passes(passes: Sequence[Prediction]) -> Prediction:
+    """The mean of several passes over one case, and per voxel how far they disagree (BALD), in nats."""
+    first = passes[0]
+    if len(passes) == 1:
+        return first
+    probs, apart = {}, {}
+    for track, own in first.probs.items():
+        probs[track], apart[track] = np.empty_like(own), np.empty(own.shape[1:], np.float32)
+        for i in range(own.shape[1]):  # slice by slice: in double precision all passes would take too much memory
+            planes = np.stack([p.probs[track][:, i] for p in passes]).astype(np.float32)
+            probs[track][:, i] = planes.mean(0)
+            apart[track][i] = disagreement(planes)
+    return Prediction(first.case, probs, first.features, apart)
 
 
 def _parse_view(view: str) -> tuple[list[int], float, list[int]]:

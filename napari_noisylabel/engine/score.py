@@ -37,9 +37,10 @@ def score_case(
     for track in tracks:
         name = track.name
         labels = np.asarray(case.as_given(case.labels[name]))
-        evidence = Evidence(case.id, track, unseen.probs[name], labels, spacing, unseen.features)
+        apart = unseen.disagreement.get(name)
+        evidence = Evidence(case.id, track, unseen.probs[name], labels, spacing, unseen.features, apart)
         evidence = replace(evidence, probs=method.corrected(evidence))
-        other = replace(evidence, probs=seen.probs[name], features=seen.features)
+        other = replace(evidence, probs=seen.probs[name], features=seen.features, disagreement=None)
         other = replace(other, probs=method.corrected(other))
         heard = [_without_labels(e) if case.held_out else e for e in (evidence, other)]
         proposal, opposed = (method.propose(e).astype(np.uint8) for e in heard)

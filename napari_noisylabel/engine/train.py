@@ -175,7 +175,7 @@ def _score(
         scores = CaseScores(folder, case.id)
         if not scores.complete:
             own = fold_of.get(case.id)
-            each = [f.predictor().predict(f.best_network(), case, features=f.number == (own or 0)) for f in folds]
+            each = [f.opinion(case, features=f.number == (own or 0)) for f in folds]
             unseen = _mean(each) if own is None else each[own]
             others = [p for f, p in zip(folds, each, strict=True) if f.number != own]
             score_case(

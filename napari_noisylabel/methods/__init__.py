@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from napari_noisylabel.errors import BadSetting, MissingPart, UnknownName
 from napari_noisylabel.methods.settings import (
+    ActiveRefinementSettings,
     AdeleSettings,
     CoresSettings,
     CrossEntropySettings,
@@ -129,6 +130,12 @@ BUILT_IN = (
         "napari_noisylabel.methods.spatial_correction:SpatialCorrection",
         needs=("a verified case",),
         made_for="all boundaries too wide, or all too narrow",
+    ),
+    MethodInfo(
+        "active-refinement",
+        "Two networks that choose for each other, and a person who is asked (active label refinement)",
+        ActiveRefinementSettings,
+        "napari_noisylabel.methods.active_refinement:ActiveRefinement",
     ),
 )
 

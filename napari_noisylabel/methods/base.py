@@ -85,11 +85,15 @@ class Output(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """An evaluation pass over one case: probs (K, *spatial) float16 per track, features maybe."""
+    """An evaluation pass over one case: probs (K, *spatial) float16 per track, features maybe.
+
+    `disagreement` (*spatial) float32 per track is there where it is the mean of several passes.
+    """
 
     case: str
     probs: Mapping[str, np.ndarray]
     features: np.ndarray | None = None
+    disagreement: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +101,8 @@ class Evidence:
     """What is known of one case and track when it is scored.
 
     probs (K, *spatial) float16 are of networks that have not seen the case, `labels` (*spatial)
-    uint8 with IGNORE; `spacing` in mm per axis; `features` (F, *spatial/2) float16 of the network.
+    uint8 with IGNORE; `spacing` in mm per axis; `features` (F, *spatial/2) float16 of the network;
+    `disagreement` (*spatial) in nats of the passes that `probs` are the mean of (`Method.voices`).
     """
 
     case: str
@@ -106,6 +111,7 @@ class Evidence:
     labels: np.ndarray
     spacing: tuple[float, ...]
     features: np.ndarray | None = None
+    disagreement: np.ndarray | None = None
 
 
 class FoldRun(Protocol):
@@ -213,6 +219,13 @@ class Method:
     def inner(self) -> Sequence[InnerState]:
         """What is worth drawing, asked after each epoch (see `napari_noisylabel.inner`)."""
         return ()
+
+    def voices(self) -> tuple[tuple[int, str], ...]:
+        """The passes that a trained fold's opinion on a case is the mean of, as (network, view) of `predict`.
+
+        The first network on the image as it is, unless the method says otherwise.
+        """
+        return ((0, ""),)
 
     def probabilities(self, output: Output) -> Mapping[str, Tensor]:
         """(B, K, *spatial) per track, in evaluation passes: the softmax, unless the method reasons further."""

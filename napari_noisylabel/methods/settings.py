@@ -308,3 +308,66 @@ class FmiTransitionSettings(MethodSettings):
         "paper": _FMI_PAPER,
         "as-released": {**_FMI_PAPER, "keep": "last", "label_bins": 2},
     }
+
+
+_PUBLISHED_PEERS: Mapping[str, Any] = {  # the code is the only source of the publication's details
+    "dice_weight": 0.0, "forget": 0.4, "ramp": 0.2, "vog": "literal", "share": 0.2, "vog_from": 0.22, "memory": 5,
+    "per_class": False, "background": 0.0, "refine": 0.0, "clean_by": "last", "passes": 1,
+}  # fmt: skip
+
+
+class ActiveRefinementSettings(MethodSettings):
+    """Two networks that choose for each other (active label refinement), Khanal et al., MICCAI 2024."""
+
+    dice_weight: float = Field(1.0, ge=0, le=10, description="Weight of the soft Dice term, over what is kept")
+    forget: float = Field(0.2, ge=0, lt=1, description="Share of wrong labels that is assumed; 0: estimated")
+    ramp: float = Field(0.3, ge=0, le=1, description="Share of the epochs in which it rises from 0")
+    vog: Literal["class", "literal"] = Field(
+        "class", description="Compare variances of gradients within the given class, or all with all as published"
+    )
+    share: float = Field(0.2, ge=0, lt=1, description="Share of the choice that the variance of gradients makes")
+    vog_from: float = Field(0.4, ge=0, le=1, description="Share of the epochs before it does")
+    memory: int = Field(3, ge=2, le=20, description="Epochs that the variance of gradients is over")
+    per_class: bool = Field(True, description="Rank within each given class, or all together as published")
+    background: float = Field(
+        1.0, ge=0, le=100, description="Background forgets as if it were so many times the foreground; 0: as a class"
+    )
+    unit: Literal["region", "case"] = Field("region", description="What is kept or forgotten as a whole")
+    unit_mm: float = Field(5.0, gt=0, le=1000, description="Side of a region, in mm; larger where there are too many")
+    refine: float = Field(0.2, ge=0, le=0.9, description="Share of the epochs in which the first network goes on alone")
+    clean_by: Literal["vote", "last"] = Field("vote", description="What it learns: by vote, or of its last epoch")
+    passes: int = Field(2, ge=1, le=10, description="Passes that a prediction is the mean of; 1: the first network")
+    likelihood: Literal["networks", "rank"] = Field(
+        "networks", description="Noise likelihood: what all networks reject, or the rank of a region's loss"
+    )
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"as-released": _PUBLISHED_PEERS}
+
+
+class PeersSettings(MethodSettings):
+    """Active label refinement of whole examples with one class each, such as tagged pictures."""
+
+    epochs: int = Field(30, ge=1, le=10000, description="Epochs in which the peers teach each other")
+    batch: int = Field(64, ge=2, le=4096, description="Examples per step; under 64 shares are rounded badly")
+    lr: float = Field(0.01, gt=0, le=1, description="Learning rate of SGD, falling to 0 along a cosine")
+    hidden: int = Field(64, ge=4, le=2048, description="Features of the last layer")
+    side: int = Field(64, ge=16, le=512, description="Pictures are brought to so many pixels per axis")
+    noise: float = Field(0.5, ge=0, le=5, description="Of augmentation, in standard deviations; needed by the variance")
+    forget: float = Field(0.2, ge=0, lt=1, description="Share of wrong labels that is assumed; 0: estimated")
+    ramp: float = Field(0.33, ge=0, le=1, description="Share of the epochs in which it rises from 0")
+    vog: Literal["class", "literal"] = Field("class", description="Compare variances within the given class, or all")
+    share: float = Field(0.2, ge=0, lt=1, description="Share of the choice that the variance of gradients makes")
+    vog_from: float = Field(0.36, ge=0, le=1, description="Share of the epochs before it does")
+    memory: int = Field(5, ge=2, le=50, description="Epochs that the variance of gradients is over")
+    rows: Literal["given", "all"] = Field("given", description="Gradient of the given label's row, or of all rows")
+    per_class: bool = Field(False, description="Rank losses within each given class, too")
+    clean_by: Literal["vote", "last"] = Field("vote", description="Judged clean: by vote, or by the first peer at last")
+    refine: int = Field(10, ge=1, le=10000, description="Epochs after each round of answers")
+    held_out: float = Field(0.25, ge=0, lt=1, description="Share of the examples that only measures")
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "as-released": {
+            "epochs": 50, "batch": 256, "ramp": 0.2, "vog": "literal", "vog_from": 0.22, "clean_by": "last",
+            "refine": 25,
+        }
+    }  # fmt: skip

@@ -40,6 +40,7 @@ QUICK: dict[str, dict[str, Any]] = {
     },
     "fmi-transition": {"rounds": 2, "repeats": 3, "voxels": 200, "proposal": "network"},
     "spatial-correction": {"first": 0.3, "period": 0.3, "guard": 0.1, "least": 0.1, "until_unbiased": False},
+    "active-refinement": {"ramp": 0.3, "vog_from": 0.3, "memory": 2, "refine": 0.3},
 }
 """Settings with which a method gets through all its stages in two to four epochs."""
 SPACING = {2: (1.5, 1.0), 3: (2.0, 1.5, 1.0)}
