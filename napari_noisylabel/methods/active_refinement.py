@@ -41,7 +41,7 @@ class ActiveRefinement(Method):
     def __init__(
         self,
         dice_weight: float = 1.0,
-        forget: float = 0.2,
+        forget: float = 0.0,
         ramp: float = 0.3,
         vog: str = "class",
         share: float = 0.2,

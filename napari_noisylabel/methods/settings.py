@@ -320,7 +320,7 @@ class ActiveRefinementSettings(MethodSettings):
     """Two networks that choose for each other (active label refinement), Khanal et al., MICCAI 2024."""
 
     dice_weight: float = Field(1.0, ge=0, le=10, description="Weight of the soft Dice term, over what is kept")
-    forget: float = Field(0.2, ge=0, lt=1, description="Share of wrong labels that is assumed; 0: estimated")
+    forget: float = Field(0.0, ge=0, lt=1, description="Share of wrong labels that is assumed; 0: estimated")
     ramp: float = Field(0.3, ge=0, le=1, description="Share of the epochs in which it rises from 0")
     vog: Literal["class", "literal"] = Field(
         "class", description="Compare variances of gradients within the given class, or all with all as published"

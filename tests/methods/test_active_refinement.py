@@ -227,6 +227,16 @@ def test_the_likelihood_by_rank_is_one_value_per_unit_and_0_where_ignored():
         assert np.ptp(likelihood[units == number]) < 1e-6
 
 
+def test_without_a_forget_rate_it_is_estimated_from_what_both_peers_doubt():
+    method = ActiveRefinement(memory=2)
+    run, batch = some_run(method)
+    to_epoch(method, run, batch, 4)
+    own = method._records["organ"]
+    foreground = own.classes > 0
+    expected = formulas.estimated_rate(own.p_given.mean(0)[foreground], own.voxels[foreground])
+    assert method._rate["organ"] == pytest.approx(expected)
+
+
 def test_by_default_the_likelihood_is_what_all_networks_reject():
     assert ActiveRefinement().noise_likelihood(some_evidence()) is None
 
@@ -246,7 +256,7 @@ def test_passes_are_of_both_peers_and_ten_of_them_in_five_views():
 
 
 def test_the_inner_state_shows_losses_variances_shares_and_agreement_and_survives_storage():
-    method = ActiveRefinement(memory=2)
+    method = ActiveRefinement(memory=2, forget=0.2)
     run, batch = some_run(method)
     to_epoch(method, run, batch, 4)
     shown = method.inner()
