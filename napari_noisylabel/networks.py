@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import monai.networks.nets as monai_nets
+from monai.networks.blocks import Convolution
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -92,6 +93,33 @@ def build_network(
         return SegmentationNetwork(backbone, tracks, n_dims, factor=8)
     backbone = _monai_network(name, n_dims, in_channels, settings or {})
     return SegmentationNetwork(backbone, tracks, n_dims, factor=32)
+
+
+class ExampleNetwork(nn.Module):
+    """A classifier of whole examples: (B, ...) -> logits (B, K) and the features (B, F) that its last layer sees."""
+
+    def __init__(self, body: nn.Module, features: int, classes: int) -> None:
+        super().__init__()
+        self.body, self.head = body, nn.Linear(features, classes)
+
+    def forward(self, examples: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.body(examples)
+        return self.head(features), features
+
+
+def build_classifier(shape: Sequence[int], classes: int, hidden: int = 64) -> ExampleNetwork:
+    """A small classifier with random weights, for examples of `shape`: (d,) or (C, *spatial) in 2-D or 3-D.
+
+    `hidden` is its number of features: one hidden layer, or four convolutions that halve the picture and a mean.
+    """
+    if len(shape) == 1:
+        return ExampleNetwork(nn.Sequential(nn.Linear(shape[0], hidden), nn.ReLU()), hidden, classes)
+    n_dims, blocks, channels = len(shape) - 1, [], shape[0]
+    for width in (16, 32, hidden, hidden):
+        blocks += [Convolution(n_dims, channels, width, strides=2, norm="BATCH", act="RELU")]
+        channels = width
+    pool = nn.AdaptiveAvgPool2d(1) if n_dims == 2 else nn.AdaptiveAvgPool3d(1)
+    return ExampleNetwork(nn.Sequential(*blocks, pool, nn.Flatten()), hidden, classes)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

@@ -175,6 +175,49 @@ def test_simulate_counts_what_it_saw(noisylabel, trained):
     assert said["seen"] == said["accepted"] + said["rejected"] == 3 and len(said["curve"]) == 4
 
 
+def test_simulate_compares_orders_and_writes_their_curves(noisylabel, trained, tmp_path):
+    truth, curve = trained.parent / "truth", tmp_path / "curve.csv"
+    orders = "gain,entropy,random"
+    said = noisylabel("simulate", trained, "--truth", truth, "--order", orders, "--curve", curve, "--json")
+    lines = curve.read_text().splitlines()
+    assert lines[0] == "regions,gain,entropy,random" and len(lines) == 2 + said.json["regions"]
+    assert list(said.json["needed"]) == ["gain", "entropy", "random"]
+    assert "regions until 95 %" in noisylabel("simulate", trained, "--truth", truth, "--order", "gain,random").out
+
+
+def test_the_queue_can_be_in_the_order_of_a_sampler(noisylabel, refused, trained):
+    by_gain = noisylabel("queue", trained, "--json").json
+    by_entropy = noisylabel("queue", trained, "--order", "mean-entropy", "--json").json
+    assert sorted(r["region"] for r in by_gain) == sorted(r["region"] for r in by_entropy)
+    assert "core-set" in refused("queue", trained, "--order", "best")
+
+
+def test_simulate_asks_in_rounds_and_refuses_a_budget_of_nothing(noisylabel, refused, trained):
+    words = ("simulate", trained, "--truth", trained.parent / "truth", "--rounds", 1)
+    said = noisylabel(*words, "--budget", 2, "--order", "margin", "--json").json
+    assert said["rounds"][0]["asked"] == 2 and said["order"] == "margin" and len(said["curve"]) == 3
+    assert "a round's budget pays for at least one region (1), got 0" in refused(*words)
+
+
+def test_simulate_corrects_tags_of_pictures(noisylabel, refused, tmp_path):
+    rng = np.random.default_rng(0)
+    true, given = ["case,kind"], ["case,kind"]
+    for i in range(40):
+        picture = rng.integers(0, 90, (20, 16), dtype=np.uint8)
+        picture[5:15, 4:12] += 120 * (i % 2)
+        save_png(picture, tmp_path / "images" / f"case-{i:02d}.png")
+        true.append(f"case-{i:02d},{('dark', 'light')[i % 2]}")
+        given.append(f"case-{i:02d},{('dark', 'light')[(i + (i % 5 == 0)) % 2]}")
+    for name, rows in (("true", true), ("given", given)):
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows))
+    words = ["simulate", tmp_path / "images", "--tags", tmp_path / "given.csv", "--truth", tmp_path / "true.csv"]
+    quick = ["--set", "epochs=3", "--set", "memory=2", "--set", "side=16", "--set", "refine=1", "--rounds", 2]
+    said = noisylabel(*words, *quick, "--budget", 2, "--json").json
+    assert [r["cost"] for r in said["rounds"]] == [0, 2, 4] and said["classes"] == ["dark", "light"]
+    assert "judged clean: precision" in noisylabel(*words, *quick, "--budget", 2).out
+    assert "a round's budget pays for at least one example, got 0" in refused(*words, *quick)
+
+
 def test_corrupt_takes_parameters_by_name(noisylabel, tmp_path):
     write_cases(tmp_path, 2)
     said = noisylabel(

@@ -11,10 +11,10 @@ from napari_noisylabel.arrays.labels import changed_runs, count
 from napari_noisylabel.cli.app import app
 from napari_noisylabel.cli.output import remark, say, say_json, say_table, some
 from napari_noisylabel.cli.values import BY, JSON, PROJECT, RUN, TRACK, reading, writing
-from napari_noisylabel.decisions import sort_regions
 from napari_noisylabel.errors import BadSetting, NothingToDo, UnknownName
 from napari_noisylabel.records import Event, Region, RegionState, Track, Verdict
 from napari_noisylabel.runs import voices
+from napari_noisylabel.study.samplers import QUEUE_ORDERS, order_regions
 from napari_noisylabel.workbench import Workbench
 
 UNDECIDED = (RegionState.OPEN, RegionState.UNSURE)
@@ -25,7 +25,7 @@ STEPS = typer.Option(1, "--steps", min=1, metavar="N", help="How many decisions"
 @app.command()
 def queue(
     project: Path = PROJECT,
-    order: str = typer.Option("gain", "--order", metavar="gain|likelihood|size|random|case", help="How to rank"),
+    order: str = typer.Option("gain", "--order", metavar="NAME", help=f"How to rank: {', '.join(QUEUE_ORDERS)}"),
     as_json: bool = JSON,
 ) -> None:
     """List the regions that wait for a decision.
@@ -38,7 +38,7 @@ def queue(
             raise NothingToDo("no run is complete yet, so there is no queue. Train first: noisylabel train.")
         held_out = {c.id for c in workbench.store.cases() if c.held_out}
         found = [r for r in workbench.store.regions(run=run.id, states=UNDECIDED) if r.case not in held_out]
-        regions = sort_regions(found, order)
+        regions = order_regions(workbench.store, run, found, order)
         names = voices(run, workbench.store.runs())
     listed = [_region_json(r, tracks[r.track]) for r in regions]
     votes = [dict(zip(names, r.votes, strict=False)) for r in regions]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
+
+from napari_noisylabel.store.files import disk_errors
 
 WIDTH = 28
 EVERY_S = 0.1
@@ -31,7 +35,7 @@ def remark(text: str) -> None:
 
 
 def some(n: int, noun: str) -> str:
-    """"1 case", "12 cases"."""
+    """ "1 case", "12 cases"."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
@@ -43,6 +47,14 @@ def say_table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:
     for row in cells:
         parts = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
         say("  ".join(parts).rstrip())
+
+
+def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """The same as a CSV file. Raises DiskFull, ReadOnlyProject."""
+    with disk_errors(path), path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([["" if v is None else v for v in row] for row in rows])
 
 
 class Bar:

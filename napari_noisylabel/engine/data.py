@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -54,6 +55,15 @@ class PreparedCase:
     def as_given(self, array: np.ndarray) -> np.ndarray:
         """`array` (..., Z, Y, X) with the number of axes of the file."""
         return array.reshape(*array.shape[:-3], *self.shape)
+
+
+class Grouped(Protocol):
+    """What folds are made of: a case, prepared or not, and the person that it is of."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def group(self) -> str: ...
 
 
 def normalise(image: np.ndarray) -> np.ndarray:
@@ -130,7 +140,7 @@ def drop_prepared(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def make_folds(cases: Iterable[PreparedCase], n_folds: int, seed: int) -> dict[str, int]:
+def make_folds(cases: Iterable[Grouped], n_folds: int, seed: int) -> dict[str, int]:
     """The fold of each case that may train: whole groups, shuffled by seed, evenly by cases."""
     groups: dict[str, list[str]] = {}
     for case in cases:

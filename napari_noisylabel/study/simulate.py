@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,12 @@ import numpy as np
 
 from napari_noisylabel.arrays.labels import voxel_indices
 from napari_noisylabel.arrays.metrics import confusion_matrix
-from napari_noisylabel.decisions import sort_regions
 from napari_noisylabel.engine.source import labels_of
 from napari_noisylabel.errors import BadSetting, NothingToDo
-from napari_noisylabel.records import IGNORE, Region, RegionState, Track
+from napari_noisylabel.records import IGNORE, Region, RegionState, Run, Track
 from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.study.evaluate import Figures, mean_or_none, means_per_class
+from napari_noisylabel.study.samplers import order_regions
 from napari_noisylabel.study.truth import choose_run, choose_tracks, find_truth
 
 
@@ -29,7 +31,7 @@ def simulate(
     Parameters
     ----------
     truth, run, track : as in `evaluate`.
-    order : gain, likelihood, size, case or random (by `seed`).
+    order : gain, likelihood, size, case, random (by `seed`) or a sampler, see `order_regions`.
     budget : regions after which the reviewer stops; 0: none, to the end of the queue.
 
     Returns
@@ -48,19 +50,12 @@ def simulate(
     chosen = choose_run(store, run)
     if chosen is None:
         raise NothingToDo("no run is complete yet, so there is no queue. Train first: noisylabel train.")
-    table = _Table(store, Path(truth), tracks)
+    table = DecidedLabels(store, Path(truth), tracks)
     found = store.regions(run=chosen.id, states=[RegionState.OPEN])
-    queue = sort_regions([r for r in found if table.knows(r)], order, seed)[: budget or None]
-    if not queue:
-        raise NothingToDo(
-            f"run {chosen.id} has no open region of a case with truth: there is nothing to review. "
-            "Filter again with a lower threshold."
-        )
-    start, curve = table.dice(), [table.dice_mean()]
-    accepted = 0
-    for region in queue:
-        accepted += table.decide(region)
-        curve.append(table.dice_mean())
+    queue = order_regions(store, chosen, [r for r in found if table.knows(r)], order, seed)[: budget or None]
+    _require_some(queue, chosen)
+    start = table.dice()
+    curve, accepted = _go_down(table, queue)
     return {
         "run": chosen.id,
         "order": order,
@@ -73,7 +68,74 @@ def simulate(
     }
 
 
-class _Table:
+def compare_orders(
+    store: ProjectStore, truth: Path | str, orders: Sequence[str], *, share: float = 0.95, run: str | None = None,
+    track: str | None = None, seeds: Sequence[int] = (0, 1, 2, 3, 4),
+) -> dict[str, Any]:  # fmt: skip
+    """Which order of the queue is worth most: how many regions until most of what the queue can give is there.
+
+    Parameters
+    ----------
+    orders : as in `simulate`; "random" is the mean curve over `seeds`.
+    share : of the gain in Dice that the whole queue gives, at which looks are counted.
+
+    Returns
+    -------
+    `{"run", "regions", "start", "end", "target", "needed": {ORDER: n}, "curves": {ORDER: [...]}}`, as
+    `simulate`; `needed` is None where the queue gives nothing.
+
+    Raises
+    ------
+    As `simulate`.
+    """
+    tracks, chosen = choose_tracks(store, track), choose_run(store, run)
+    if chosen is None:
+        raise NothingToDo("no run is complete yet, so there is no queue. Train first: noisylabel train.")
+    table = DecidedLabels(store, Path(truth), tracks)
+    found = [r for r in store.regions(run=chosen.id, states=[RegionState.OPEN]) if table.knows(r)]
+    _require_some(found, chosen)
+    curves = {}
+    for order in dict.fromkeys(orders):
+        each = []
+        for seed in seeds if order == "random" else seeds[:1]:
+            queue = order_regions(store, chosen, found, order, seed)
+            each.append(_go_down(table.copy(), queue)[0])
+        curves[order] = [mean_or_none(values) for values in zip(*each, strict=True)]
+    first = next(iter(curves.values()))
+    start, end = first[0], first[-1]
+    target = None if start is None or end is None or end <= start else start + share * (end - start)
+    needed = {order: _reached(curve, target) for order, curve in curves.items()}
+    return {
+        "run": chosen.id, "regions": len(found), "start": start, "end": end, "target": target, "needed": needed,
+        "curves": curves,
+    }  # fmt: skip
+
+
+def _require_some(queue: Sequence[Region], run: Run) -> None:
+    if not queue:
+        raise NothingToDo(
+            f"run {run.id} has no open region of a case with truth: there is nothing to review. "
+            "Filter again with a lower threshold."
+        )
+
+
+def _go_down(table: DecidedLabels, queue: Sequence[Region]) -> tuple[list[float | None], int]:
+    """Mean Dice after 0, 1, 2, ... regions, and how many of them were accepted."""
+    curve, accepted = [table.dice_mean()], 0
+    for region in queue:
+        accepted += table.decide(region)
+        curve.append(table.dice_mean())
+    return curve, accepted
+
+
+def _reached(curve: Sequence[float | None], target: float | None) -> int | None:
+    """The first place on a curve that is at `target` or above; None without a target."""
+    if target is None:
+        return None
+    return next((i for i, value in enumerate(curve) if value is not None and value >= target - 1e-12), None)
+
+
+class DecidedLabels:
     """Labels and truth of every case in memory, with a confusion matrix each that follows the decisions."""
 
     def __init__(self, store: ProjectStore, folder: Path, tracks: tuple[Track, ...]) -> None:
@@ -88,24 +150,50 @@ class _Table:
                 self._labels[key], self._truth[key] = labels_of(store, case)[track.name], true
                 self._matrix[key] = confusion_matrix(self._labels[key], true, track.n_classes)
 
+    def copy(self) -> DecidedLabels:
+        """One that goes its own way from here."""
+        other = copy.copy(self)
+        other._labels = {key: labels.copy() for key, labels in self._labels.items()}
+        other._matrix = {key: matrix.copy() for key, matrix in self._matrix.items()}
+        return other
+
     def knows(self, region: Region) -> bool:
         return (region.track, region.case) in self._matrix
 
     def decide(self, region: Region) -> bool:
         """True if the region was accepted: more of its voxels become right than wrong."""
-        key = (region.track, region.case)
-        where = voxel_indices(self._store.region_runs(region.id))
-        labels, matrix = self._labels[key].reshape(-1), self._matrix[key]
-        true = self._truth[key].reshape(-1)[where]
-        where, true = where[true != IGNORE], true[true != IGNORE]
-        before = labels[where]
-        if np.count_nonzero(true == region.to_class) <= np.count_nonzero(true == before):
+        if not self.would_accept(region):
             return False
-        labels[where] = region.to_class
+        where, true = self.look(region)
+        self.paint(region, where, np.full(true.shape, region.to_class, np.uint8))
+        return True
+
+    def would_accept(self, region: Region) -> bool:
+        """True if accepting it makes more of its voxels right than wrong."""
+        where, true = self.look(region)
+        before = self._labels[region.track, region.case].reshape(-1)[where]
+        return bool(np.count_nonzero(true == region.to_class) > np.count_nonzero(true == before))
+
+    def look(self, region: Region) -> tuple[np.ndarray, np.ndarray]:
+        """Flat indices (N,) of the region's voxels that have a truth, and their true classes (N,)."""
+        where = voxel_indices(self._store.region_runs(region.id))
+        true = self._truth[region.track, region.case].reshape(-1)[where]
+        return where[true != IGNORE], true[true != IGNORE]
+
+    def paint(self, region: Region, where: np.ndarray, classes: np.ndarray) -> None:
+        """Give the voxels `where` (N,) of a region's case their new classes (N,)."""
+        key = (region.track, region.case)
+        labels, matrix = self._labels[key].reshape(-1), self._matrix[key]
+        true, before = self._truth[key].reshape(-1)[where], labels[where]
+        labels[where] = classes
         known = before < len(matrix)
         np.subtract.at(matrix, (before[known], true[known]), 1)
-        np.add.at(matrix, (np.full(true.shape, region.to_class), true), 1)
-        return True
+        np.add.at(matrix, (classes, true), 1)
+
+    def wrong_share(self) -> float:
+        """Of all voxels with a truth, those whose label is wrong."""
+        total = sum(int(m.sum()) for m in self._matrix.values())
+        return 1 - sum(int(np.trace(m)) for m in self._matrix.values()) / max(1, total)
 
     def dice(self) -> Figures:
         found: Figures = {}
