@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from napari_noisylabel.engine.patches import PatchPlan
-from napari_noisylabel.engine.predict import Predictor
+from napari_noisylabel.engine.predict import Predictor, mean_of_passes
+from napari_noisylabel.methods.base import Prediction
 from napari_noisylabel.networks import Output, build_network
 from tests.engine.conftest import OVERLAPPING, make_case, prepared
 
@@ -113,3 +114,20 @@ def test_a_network_in_training_stays_in_training(tmp_path):
     network.train()
     predictor.predict(network, case)
     assert network.training
+
+
+def test_several_passes_give_their_mean_and_how_far_they_disagree_voxel_by_voxel():
+    rng = np.random.default_rng(0)
+    each = [rng.dirichlet([1, 1, 1], (3, 4)).transpose(2, 0, 1).astype(np.float16) for _ in range(4)]
+    found = mean_of_passes([Prediction("a", {"organ": probs}) for probs in each])
+    for voxel in np.ndindex(3, 4):
+        passes = np.array([probs[(slice(None), *voxel)] for probs in each], np.float64)
+        mean = passes.mean(0)
+        slow = -(mean * np.log(mean)).sum() + np.mean([(p * np.log(p)).sum() for p in passes])
+        assert found.probs["organ"][(slice(None), *voxel)] == pytest.approx(mean, abs=1e-3)
+        assert found.disagreement["organ"][voxel] == pytest.approx(slow, abs=2e-3)
+
+
+def test_one_pass_is_itself_and_knows_of_no_disagreement():
+    only = Prediction("a", {"organ": np.ones((1, 2, 2), np.float16)})
+    assert mean_of_passes([only]) is only and not only.disagreement
