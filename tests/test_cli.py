@@ -214,7 +214,7 @@ def test_simulate_corrects_tags_of_pictures(noisylabel, refused, tmp_path):
     quick = ["--set", "epochs=3", "--set", "memory=2", "--set", "side=16", "--set", "refine=1", "--rounds", 2]
     said = noisylabel(*words, *quick, "--budget", 2, "--json").json
     assert [r["cost"] for r in said["rounds"]] == [0, 2, 4] and said["classes"] == ["dark", "light"]
-    assert "judged clean: precision" in noisylabel(*words, *quick, "--budget", 2).out
+    assert "judged clean with precision" in noisylabel(*words, *quick, "--budget", 2).out
     assert "a round's budget pays for at least one example, got 0" in refused(*words, *quick)
 
 

@@ -1,4 +1,4 @@
-"""export, evaluate, corrupt, simulate: what leaves, and how good it is."""
+"""export, evaluate, corrupt: what leaves, and how good it is."""
 
 from __future__ import annotations
 
@@ -11,18 +11,8 @@ import typer
 from napari_noisylabel import study
 from napari_noisylabel.arrays.noise import NOISES, PREFIX, PUBLISHED
 from napari_noisylabel.cli.app import app
-from napari_noisylabel.cli.output import Bar, say, say_json, say_table, some, write_table
-from napari_noisylabel.cli.values import (
-    JSON,
-    PROJECT,
-    RUN,
-    SET,
-    TRACK,
-    key_values,
-    plain_value,
-    reading,
-    split_settings,
-)
+from napari_noisylabel.cli.output import Bar, say, say_json, say_table, some
+from napari_noisylabel.cli.values import JSON, PROJECT, RUN, SET, TRACK, key_values, plain_value, reading
 
 TRUTH = typer.Option(..., "--truth", metavar="DIR", help="Folder of the true labels", show_default=False)
 
@@ -116,121 +106,3 @@ def corrupt(
         )  # fmt: skip
     files = some(made.n_cases, "label file")
     say(f"{files} in {made.labels}, {len(made.spoiled)} of them spoiled; true errors: {made.errors}")
-
-
-@app.command()
-def simulate(
-    project: Path = typer.Argument(
-        ..., help="Folder of the project; with --tags: of the pictures", show_default=False
-    ),
-    truth: Path = typer.Option(
-        ..., "--truth", metavar="DIR", help="Folder of the true labels; with --tags: a table", show_default=False
-    ),
-    order: str = typer.Option(
-        "", "--order", metavar="NAME[,NAME]",
-        help="gain, random, entropy, ... as of `queue`; several are compared", show_default=False,
-    ),
-    budget: int = typer.Option(0, "--budget", metavar="N", help="Regions to look at, 0: all; or per round"),
-    rounds: int = typer.Option(0, "--rounds", metavar="R", help="Train again after each round of N regions; 0: never"),
-    method: str = typer.Option("active-refinement", "--method", metavar="NAME", help="What trains between rounds"),
-    epochs: int = typer.Option(0, "--epochs", metavar="N", help="Of these trainings; 0: by data size"),
-    seed: int = typer.Option(0, "--seed", metavar="S", help="Of random order and trainings"),
-    oracle: str = typer.Option("verdict", "--oracle", metavar="verdict|redraw", help="What the reviewer may do"),
-    opening: float = typer.Option(0.0, "--opening", metavar="C", help="What it costs to open a case, in regions"),
-    tags: Path = typer.Option(None, "--tags", metavar="FILE.csv", help="Labels of whole pictures instead of masks"),
-    column: str = typer.Option("", "--column", metavar="NAME", help="The tag that is the class of a picture"),
-    curve: Path = typer.Option(None, "--curve", metavar="FILE.csv", help="Write the curve as a table"),
-    settings: list[str] = SET,
-    as_json: bool = JSON,
-) -> None:  # fmt: skip
-    """Let a simulated reviewer go down the queue.
-
-    Who knows the truth accepts what lowers the error, and rejects the rest: Dice against regions
-    seen. With --rounds, a copy of the project is trained again after every --budget regions. With
-    --tags, two classifiers are taught on pictures, and the reviewer corrects tags. Nothing is written but the curve.
-    """
-    if tags is not None:
-        found = _simulate_tags(project, tags, truth, column, order, rounds, budget, settings, seed)
-        table, columns = [list(r.values()) for r in found["rounds"]], list(found["rounds"][0])
-    elif rounds:
-        plan = study.Plan(
-            rounds,
-            budget,
-            order or "gain",
-            oracle,
-            opening,
-            method,
-            *split_settings(method, settings),
-            epochs,
-            seed=seed,
-        )
-        with reading(project) as workbench, Bar("training") as bar:
-            found = study.simulate_rounds(workbench.store, truth, plan, hear=lambda r: bar(r.done, r.total, r.stage))
-        table, columns = list(enumerate(found["curve"])), ["regions", "dice"]
-    elif "," in order:
-        with reading(project) as workbench:
-            found = study.compare_orders(workbench.store, truth, [name.strip() for name in order.split(",")])
-        lines = zip(*found["curves"].values(), strict=True)
-        table, columns = [[i, *line] for i, line in enumerate(lines)], ["regions", *found["curves"]]
-    else:
-        with reading(project) as workbench:
-            found = study.simulate(workbench.store, truth, order=order or "gain", budget=budget, seed=seed)
-        table, columns = list(enumerate(found["curve"])), ["regions", "dice"]
-    if curve is not None:
-        write_table(curve, columns, table)
-    if as_json:
-        say_json(found)
-    else:
-        _say_simulation(found, table, columns)
-
-
-def _simulate_tags(
-    images: Path, given: Path, truth: Path, column: str, order: str, rounds: int, budget: int, settings: list[str],
-    seed: int,
-) -> dict[str, Any]:  # fmt: skip
-    values = key_values(settings, "--set")
-    data = study.read_tagged(images, given, truth, column, study.tag_settings(values).side)
-    with Bar("teaching") as bar:
-        return study.simulate_tags(
-            data, order=order or "entropy", rounds=rounds or 3, budget=budget, settings=values, seed=seed, progress=bar
-        )
-
-
-def _say_simulation(found: dict[str, Any], table: list[Any], columns: list[str]) -> None:
-    if "kept" in found:  # of tags
-        say_table(
-            [[row[c] for c in _TAG_COLUMNS] for row in found["rounds"]], [c.replace("_", " ") for c in _TAG_COLUMNS]
-        )
-        say(
-            f"{found['n']} examples, {found['given_error']:.1%} tagged wrongly; {found['candidates']} in doubt; "
-            f"judged clean: precision {_figure(found['kept']['precision'])}, recall {_figure(found['kept']['recall'])}"
-        )
-        return
-    if "rounds" in found:
-        say_table(
-            [[row[c] for c in _ROUND_COLUMNS] for row in found["rounds"]], [c.replace("_", " ") for c in _ROUND_COLUMNS]
-        )
-        say(f"by {found['order']}, {found['method']} between rounds" + (f"; {found['note']}" if found["note"] else ""))
-        return
-    at = sorted({round(i * (len(table) - 1) / 10) for i in range(11)})
-    say_table([table[i] for i in at], columns)
-    if "needed" in found:
-        needed = ", ".join(f"{name} {'-' if n is None else n}" for name, n in found["needed"].items())
-        say(f"{found['run']}: regions until 95 % of what the queue gives (Dice {_figure(found['target'])}): {needed}")
-    else:
-        say(f"{found['run']}, by {found['order']}: {found['accepted']} accepted, {found['rejected']} rejected")
-
-
-_TAG_COLUMNS = ("round", "asked", "changed", "hit_rate", "cost", "error", "balanced_accuracy", "macro_f1")
-_ROUND_COLUMNS = (
-    "round",
-    "queue",
-    "asked",
-    "changed",
-    "hit_rate",
-    "cost",
-    "dice",
-    "wrong_share",
-    "proposal",
-    "held_out",
-)

@@ -26,7 +26,7 @@ from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.store.copies import copy_project
 from napari_noisylabel.store.events import now
 from napari_noisylabel.study.evaluate import mean_or_none, means_per_class
-from napari_noisylabel.study.samplers import order_regions
+from napari_noisylabel.study.samplers import order_regions, require_order
 from napari_noisylabel.study.simulate import DecidedLabels
 from napari_noisylabel.study.truth import choose_run, choose_tracks, find_truth
 from napari_noisylabel.workbench import Workbench
@@ -61,7 +61,8 @@ class Plan:
     device: str = "auto"
 
     def check(self) -> None:
-        """Raises BadSetting."""
+        """Raises BadSetting, UnknownName."""
+        require_order(self.order)
         if self.rounds < 1:
             raise BadSetting(f"there is at least one round, got {self.rounds}. Give --rounds 1 or more.")
         if self.budget < 1 + self.opening:

@@ -49,10 +49,9 @@ def order_regions(
     ------
     UnknownName : no such order. NothingToDo : the run left no maps of that kind.
     """
+    require_order(order)
     if order in ORDERS or order == "random":
         return sort_regions(regions, order, seed)
-    if order not in QUEUE_ORDERS:
-        raise UnknownName(f"there is no order {order!r}. The orders are: {', '.join(QUEUE_ORDERS)}.")
     own = sort_regions(regions, "gain")
     if not own:
         return ()
@@ -67,6 +66,12 @@ def order_regions(
             found = np.argsort(-scores, kind="stable")
     places = [_object(r, own) for r in own]
     return tuple(own[i] for i in sampling.spread([int(i) for i in found], places))
+
+
+def require_order(order: str) -> None:
+    """Raises UnknownName where there is no such order."""
+    if order not in QUEUE_ORDERS:
+        raise UnknownName(f"there is no order {order!r}. The orders are: {', '.join(QUEUE_ORDERS)}.")
 
 
 def _scores(store: ProjectStore, run: Run, regions: Sequence[Region], name: str, mean: bool) -> np.ndarray:

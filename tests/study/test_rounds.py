@@ -7,7 +7,7 @@ import pytest
 
 from napari_noisylabel import study
 from napari_noisylabel.engine.source import labels_of
-from napari_noisylabel.errors import BadSetting, NothingToDo
+from napari_noisylabel.errors import BadSetting, NothingToDo, UnknownName
 from napari_noisylabel.records import Region, RegionState, Verdict
 from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.store.copies import copy_project
@@ -115,12 +115,13 @@ def test_wrong_labels_fall_from_round_to_round_and_a_second_run_asks_about_other
         ({"budget": 0}, "a round's budget pays for at least one region"),
         ({"budget": 1, "opening": 0.5}, r"at least one region \(1.5\), got 1"),
         ({"rounds": 0}, "at least one round, got 0"),
+        ({"order": "gain,random"}, "there is no order 'gain,random'"),
         ({"oracle": "guess"}, "an oracle is verdict or redraw"),
         ({"opening": -1.0}, "opening a case costs 0 or more"),
     ],
 )
 def test_a_plan_that_cannot_be_followed_is_refused_in_a_sentence(store, truth, values, words):
-    with pytest.raises(BadSetting, match=words):
+    with pytest.raises((BadSetting, UnknownName), match=words):
         study.simulate_rounds(store, truth, replace(PLAN, **values))
 
 
