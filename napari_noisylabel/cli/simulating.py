@@ -95,11 +95,11 @@ def _in_orders(project: Path, truth: Path, orders: list[str]) -> Outcome:
         found = study.compare_orders(workbench.store, truth, orders)
     columns = ("regions", *found["curves"])
     curve = [(i, *line) for i, line in enumerate(zip(*found["curves"].values(), strict=True))]
-    if found["target"] is None:
-        sentence = f"{found['run']}: the queue as a whole does not raise Dice"
-    else:
-        needed = ", ".join(f"{name} {n}" for name, n in found["needed"].items())
-        sentence = f"{found['run']}: regions until 95 % of what the queue gives, Dice {found['target']:.3f}: {needed}"
+    sentence = f"{found['run']}: the queue as a whole does not raise Dice"
+    if found["targets"]:
+        needed = ", ".join(f"{name} {'/'.join(map(str, n))}" for name, n in found["needed"].items())
+        shares = "/".join(f"{s:.0%}" for s in study.SHARES)
+        sentence = f"{found['run']}: regions until {shares} of what the queue gives: {needed}"
     return Outcome(found, columns, curve, (columns, _some(curve)), sentence)
 
 

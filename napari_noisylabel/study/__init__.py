@@ -14,11 +14,12 @@ from napari_noisylabel.study.demo import data_folder, make_demo, start_demo
 from napari_noisylabel.study.evaluate import evaluate
 from napari_noisylabel.study.project import ProjectPlan, check_project, make_project, plan_project
 from napari_noisylabel.study.rounds import Plan, simulate_rounds
-from napari_noisylabel.study.simulate import compare_orders, simulate
+from napari_noisylabel.study.simulate import SHARES, compare_orders, simulate
 from napari_noisylabel.study.tags import read_tagged, simulate_tags, tag_settings
 
 __all__ = [
     "CorruptedFolder",
+    "SHARES",
     "Plan",
     "ProjectPlan",
     "check_project",

@@ -28,7 +28,7 @@ MEAN = "mean-"
 """Prefix of an order by the mean over a region's voxels, as published; without it by their sum: one decision
 settles all voxels of a region, so that large ones are worth more."""
 
-SAMPLERS = (*UNCERTAINTY, "bald", "balanced-entropy", "core-set")
+SAMPLERS = ("dice-gain", *UNCERTAINTY, "bald", "balanced-entropy", "core-set")
 QUEUE_ORDERS = (*ORDERS, "random", *SAMPLERS, *(MEAN + name for name in (*UNCERTAINTY, "bald")))
 
 
@@ -39,11 +39,12 @@ def order_regions(
 
     Parameters
     ----------
-    order : entropy, least-confidence, margin and bald by the sum over a region's voxels, with "mean-" before by
+    order : dice-gain is ours: the gain over the size of the structure in its case, which is what its Dice can win;
+        entropy, least-confidence, margin and bald by the sum over a region's voxels, with "mean-" before by
         the mean; balanced-entropy takes the given classes in turn; core-set the region that is
         farthest, in features, from all chosen before and from what was decided.
 
-    With a sampler, the pieces of one object come apart: the first of each object is asked first.
+    With a published sampler, the pieces of one object come apart: the first of each object is asked first.
 
     Raises
     ------
@@ -55,6 +56,9 @@ def order_regions(
     own = sort_regions(regions, "gain")
     if not own:
         return ()
+    if order == "dice-gain":
+        scores = _dice_gains(store, run, own)
+        return tuple(own[i] for i in np.argsort(-scores, kind="stable"))
     if order == "core-set":
         found = _farthest(store, run, own)
     else:
@@ -89,6 +93,21 @@ def _scores(store: ProjectStore, run: Run, regions: Sequence[Region], name: str,
             where = voxel_indices(store.region_runs(regions[i].id))
             own = values.reshape(-1)[where] / 255 if name == "bald" else _uncertain(values, where, name)
             scores[i] = own.mean() if mean else own.sum()
+    return scores
+
+
+def _dice_gains(store: ProjectStore, run: Run, regions: Sequence[Region]) -> np.ndarray:
+    """(N,): the likelihood times the voxels, over the voxels that the run saw of the structures concerned.
+
+    Where many cases have one structure each of unequal size, a voxel of a small one moves the mean Dice more.
+    """
+    scores = np.zeros(len(regions))
+    for (case, track), rows in _by_place(regions).items():
+        sizes = CaseScores(store.run_folder(run.id), case).statistics()[track].histogram.sum(1)
+        for i in rows:
+            region = regions[i]
+            concerned = [k for k in (region.from_class, region.to_class) if k]
+            scores[i] = sum(region.gain / max(1, int(sizes[k]), region.voxels) for k in concerned)
     return scores
 
 

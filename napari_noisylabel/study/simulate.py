@@ -19,6 +19,9 @@ from napari_noisylabel.study.evaluate import Figures, mean_or_none, means_per_cl
 from napari_noisylabel.study.samplers import order_regions
 from napari_noisylabel.study.truth import choose_run, choose_tracks, find_truth
 
+SHARES = (0.5, 0.8, 0.95)
+"""Of what the whole queue gives: where orders are compared."""
+
 
 def simulate(
     store: ProjectStore, truth: Path | str, *, order: str = "gain", budget: int = 0, run: str | None = None,
@@ -69,20 +72,20 @@ def simulate(
 
 
 def compare_orders(
-    store: ProjectStore, truth: Path | str, orders: Sequence[str], *, share: float = 0.95, run: str | None = None,
-    track: str | None = None, seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    store: ProjectStore, truth: Path | str, orders: Sequence[str], *, shares: Sequence[float] = SHARES,
+    run: str | None = None, track: str | None = None, seeds: Sequence[int] = (0, 1, 2, 3, 4),
 ) -> dict[str, Any]:  # fmt: skip
     """Which order of the queue is worth most: how many regions until most of what the queue can give is there.
 
     Parameters
     ----------
     orders : as in `simulate`; "random" is the mean curve over `seeds`.
-    share : of the gain in Dice that the whole queue gives, at which looks are counted.
+    shares : of the gain in Dice that the whole queue gives, at which looks are counted.
 
     Returns
     -------
-    `{"run", "regions", "start", "end", "target", "needed": {ORDER: n}, "curves": {ORDER: [...]}}`, as
-    `simulate`; `needed` is None where the queue gives nothing.
+    `{"run", "regions", "start", "end", "targets": [...], "needed": {ORDER: [...]}, "curves": {ORDER: [...]}}`: Dice,
+    and how many regions it takes, at each of `shares`; both are empty where the queue gives nothing.
 
     Raises
     ------
@@ -103,10 +106,10 @@ def compare_orders(
         curves[order] = [mean_or_none(values) for values in zip(*each, strict=True)]
     first = next(iter(curves.values()))
     start, end = first[0], first[-1]
-    target = None if start is None or end is None or end <= start else start + share * (end - start)
-    needed = {order: _reached(curve, target) for order, curve in curves.items()}
+    targets = [] if start is None or end is None or end <= start else [start + s * (end - start) for s in shares]
+    needed = {order: [_reached(curve, t) for t in targets] for order, curve in curves.items()}
     return {
-        "run": chosen.id, "regions": len(found), "start": start, "end": end, "target": target, "needed": needed,
+        "run": chosen.id, "regions": len(found), "start": start, "end": end, "targets": targets, "needed": needed,
         "curves": curves,
     }  # fmt: skip
 
@@ -128,10 +131,8 @@ def _go_down(table: DecidedLabels, queue: Sequence[Region]) -> tuple[list[float 
     return curve, accepted
 
 
-def _reached(curve: Sequence[float | None], target: float | None) -> int | None:
-    """The first place on a curve that is at `target` or above; None without a target."""
-    if target is None:
-        return None
+def _reached(curve: Sequence[float | None], target: float) -> int | None:
+    """The first place on a curve that is at `target` or above."""
     return next((i for i, value in enumerate(curve) if value is not None and value >= target - 1e-12), None)
 
 

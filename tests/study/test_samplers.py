@@ -86,6 +86,16 @@ def test_the_curves_of_several_orders_start_and_end_alike_and_say_how_soon_most_
     assert {round(c[0], 9) for c in curves.values()} == {round(found["start"], 9)}
     assert {round(c[-1], 9) for c in curves.values()} == {round(found["end"], 9)}
     assert curves["gain"] == study.simulate(store, truth, order="gain")["curve"]
-    if found["target"] is not None:
-        for order, n in found["needed"].items():
-            assert curves[order][n] >= found["target"] - 1e-9 and (n == 0 or curves[order][n - 1] < found["target"])
+    for order, needed in found["needed"].items():
+        for n, target in zip(needed, found["targets"], strict=True):
+            assert curves[order][n] >= target - 1e-9 and (n == 0 or curves[order][n - 1] < target)
+
+
+def test_the_gain_in_dice_is_the_gain_over_the_size_of_the_structure(store, regions):
+    def expected(region):
+        histogram = CaseScores(store.run_folder("run-001"), region.case).statistics()[region.track].histogram
+        sizes = [histogram[k].sum() for k in {region.from_class, region.to_class} - {0}]
+        return sum(region.gain / max(1, size, region.voxels) for size in sizes)
+
+    found = [expected(r) for r in order_regions(store, store.run("run-001"), regions, "dice-gain")]
+    assert (np.diff(found) <= 1e-12).all() and found[0] > found[-1]
