@@ -160,11 +160,11 @@ class Fold:
         return Predictor(self.tracks, self.spec.plan, factor, self.device, autocast, self.method)
 
     def opinion(self, case: PreparedCase, features: bool = False) -> Prediction:
-        """What the fold says of a case once it is trained: the mean of its method's voices."""
+        """What the fold says of a case once it is trained: the mean of its method's evaluation passes."""
         predictor = self.predictor()
-        voices = enumerate(self.method.voices())
+        passes = enumerate(self.method.evaluation_passes())
         return mean_of_passes(
-            [predictor.predict(self.best_network(n), case, (view,), features and not i) for i, (n, view) in voices]
+            [predictor.predict(self.best_network(n), case, (view,), features and not i) for i, (n, view) in passes]
         )
 
     def batch(self, step: int) -> Batch:

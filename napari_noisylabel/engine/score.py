@@ -37,8 +37,9 @@ def score_case(
     for track in tracks:
         name = track.name
         labels = np.asarray(case.as_given(case.labels[name]))
-        apart = unseen.disagreement.get(name)
-        evidence = Evidence(case.id, track, unseen.probs[name], labels, spacing, unseen.features, apart)
+        evidence = Evidence(
+            case.id, track, unseen.probs[name], labels, spacing, unseen.features, unseen.disagreement.get(name)
+        )
         evidence = replace(evidence, probs=method.corrected(evidence))
         other = replace(evidence, probs=seen.probs[name], features=seen.features, disagreement=None)
         other = replace(other, probs=method.corrected(other))

@@ -136,6 +136,7 @@ BUILT_IN = (
         "Two networks that choose for each other, and a person who is asked (active label refinement)",
         ActiveRefinementSettings,
         "napari_noisylabel.methods.active_refinement:ActiveRefinement",
+        made_for="classes of unequal size with many wrong labels, and somebody who answers in rounds",
     ),
 )
 

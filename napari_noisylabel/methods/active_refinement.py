@@ -75,7 +75,7 @@ class ActiveRefinement(Method):
         first = Stage(PEERS_TEACH, epochs - second, (0, 1))
         return (first, Stage(REFINE, second)) if second else (first,)
 
-    def voices(self) -> tuple[tuple[int, str], ...]:
+    def evaluation_passes(self) -> tuple[tuple[int, str], ...]:
         """Both peers, then the same with other views; with one pass the first peer alone."""
         if self.passes == 1:
             return ((0, ""),)

@@ -102,7 +102,7 @@ class Evidence:
 
     probs (K, *spatial) float16 are of networks that have not seen the case, `labels` (*spatial)
     uint8 with IGNORE; `spacing` in mm per axis; `features` (F, *spatial/2) float16 of the network;
-    `disagreement` (*spatial) in nats of the passes that `probs` are the mean of (`Method.voices`).
+    `disagreement` (*spatial) in nats of the passes that `probs` are the mean of (`Method.evaluation_passes`).
     """
 
     case: str
@@ -220,7 +220,7 @@ class Method:
         """What is worth drawing, asked after each epoch (see `napari_noisylabel.inner`)."""
         return ()
 
-    def voices(self) -> tuple[tuple[int, str], ...]:
+    def evaluation_passes(self) -> tuple[tuple[int, str], ...]:
         """The passes that a trained fold's opinion on a case is the mean of, as (network, view) of `predict`.
 
         The first network on the image as it is, unless the method says otherwise.

@@ -249,9 +249,9 @@ def test_the_disagreement_of_passes_is_a_map_in_units_of_the_most_possible():
 
 
 def test_passes_are_of_both_peers_and_ten_of_them_in_five_views():
-    assert ActiveRefinement(passes=1).voices() == ((0, ""),)
-    assert ActiveRefinement().voices() == ((0, ""), (1, ""))
-    ten = ActiveRefinement(passes=10).voices()
+    assert ActiveRefinement(passes=1).evaluation_passes() == ((0, ""),)
+    assert ActiveRefinement().evaluation_passes() == ((0, ""), (1, ""))
+    ten = ActiveRefinement(passes=10).evaluation_passes()
     assert len(set(ten)) == 10 and {peer for peer, _ in ten} == {0, 1}
 
 
