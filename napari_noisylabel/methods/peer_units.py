@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_noisylabel.methods.active_refinement_formulas import variance_of_gradients, within_class
+from napari_noisylabel.methods.active_refinement_formulas import given_gradients, variance_of_gradients, within_class
 from napari_noisylabel.methods.base import Batch, FoldRun
 from napari_noisylabel.methods.sieve_regions import supervoxels
 from napari_noisylabel.records import IGNORE, Track
@@ -18,6 +18,8 @@ MOST_PER_CASE = 2000
 """Units of a case: half floats, in which maps travel with batches, count to 2048."""
 MOST_PER_FOLD = 40_000
 """Units of a fold and track; their gradients of five epochs then take 30 MB."""
+FITTED = 1e-3
+"""A label this close to a probability of 1 has no gradient to speak of."""
 PEERS = 2
 UNIT = "unit"  # the attached map: number of the unit within its case, 0 where there is none
 
@@ -122,10 +124,12 @@ class PeerRecord:
         for peer, (loss, feature) in enumerate(zip(losses, features, strict=True)):
             loss = loss.reshape(-1)
             sums = torch.zeros(n, device=flat.device).index_add_(0, flat, loss)
-            missing = torch.expm1(-loss)  # p - 1, and below the gradients as in `given_gradients`, without a copy
-            rows = feature.movedim(1, -1).reshape(-1, feature.shape[1]).float().mul_(missing[:, None])
-            self._gradients[peer, :, 0].index_add_(0, flat, missing)
-            self._gradients[peer, :, 1:].index_add_(0, flat, rows)
+            missing = torch.expm1(-loss)  # p - 1; voxels that are fitted add nothing, and are most of a case
+            open_ = (missing < -FITTED).nonzero().squeeze(1)
+            voxels = feature.shape[2:].numel()
+            rows = feature.detach().flatten(2)[open_ // voxels, :, open_ % voxels].float()
+            gradients = given_gradients(1 + missing[open_], rows)
+            self._gradients[peer].index_add_(0, flat[open_], gradients)
             self._losses[peer] += sums
             means.append(sums[shown] / counts[shown])
         self._counts += counts
