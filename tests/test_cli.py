@@ -241,7 +241,7 @@ def test_commands_speak_plain_words_without_json(noisylabel, trained, command):
 def test_methods_lists_name_title_settings_and_needs(noisylabel):
     found = {m["name"]: m for m in noisylabel("methods", "--json").json}
     assert {"cross-entropy", "self-cleansing"} <= set(found)
-    assert set(found["self-cleansing"]) == {"name", "title", "settings", "needs"}
+    assert set(found["self-cleansing"]) == {"name", "title", "settings", "needs", "made_for"}
     assert found["self-cleansing"]["settings"]["tau"]["default"] == 0.5
 
 

@@ -190,7 +190,9 @@ def _combine_case(
             _mean([getattr(own[name], which) for own in known], opinions.weights)
             for which in ("unseen", "seen", "between")
         )
-        statistics[name] = TrackStatistics(score_histogram(score, labels, track.n_classes, verified), *distances)
+        histogram = score_histogram(score, labels, track.n_classes, verified)
+        shared = [s for s in (own[name].systematic for own in known) if s is not None]
+        statistics[name] = TrackStatistics(histogram, *distances, np.mean(shared, axis=0) if shared else None)
         out.write(f"{name}.score", score)
         out.write(f"{name}.proposal", proposal)
         out.write(f"{name}.rejection", as_uint8(rejected))

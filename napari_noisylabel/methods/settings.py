@@ -219,7 +219,7 @@ class AdeleSettings(MethodSettings):
 
 _PUBLISHED_SPATIAL: Mapping[str, Any] = {
     "dice_weight": 0.0, "gamma": 0.8, "cleanings": 1, "first": 0.5, "guard": 1.0, "least": 1.0, "until_unbiased": False,
-    "move": "logits", "cap": 0.0, "keep_components": False, "systematic": False,
+    "move": "logits", "cap": 0.0, "keep_components": False, "shared_errors": False,
 }  # fmt: skip
 
 
@@ -242,7 +242,7 @@ class SpatialCorrectionSettings(MethodSettings):
     self_training: bool = Field(True, description="Classes without a bias are relabelled by the prediction, too")
     shared_divisor: bool = Field(False, description="Divide the bias by the number of classes, as the released code")
     thick: float = Field(3.0, ge=1, le=100, description="Slices so much thicker than pixels are measured one by one")
-    systematic: bool = Field(True, description="Propose what all labels share, though no label stands out by it")
+    shared_errors: bool = Field(True, description="Propose what all labels share, though no label stands out by it")
 
     @field_validator("class_gamma", mode="before")
     @classmethod

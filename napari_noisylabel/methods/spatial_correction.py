@@ -138,14 +138,15 @@ class SpatialCorrection(Method):
         self_training: bool = True,
         shared_divisor: bool = False,
         thick: float = 3.0,
-        systematic: bool = True,
+        shared_errors: bool = True,
     ) -> None:
         self.dice_weight, self.gamma, self.class_gamma = dice_weight, gamma, class_gamma
         self.cleanings, self.first, self.period = cleanings, first, period
         self.guard, self.least, self.until_unbiased = guard, least, until_unbiased
         self.move, self.peak, self.cap, self.keep_components = move, peak, cap, keep_components
         self.self_training, self.shared_divisor, self.thick = self_training, shared_divisor, thick
-        self.looks_at_labels = systematic and move == "boundary"
+        self.shared_errors = shared_errors
+        self.looks_at_labels = shared_errors and move == "boundary"
         self._found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._habits: dict[str, Habit] = {}
         self._measured: dict[str, Measured] = {}

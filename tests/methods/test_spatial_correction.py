@@ -260,7 +260,7 @@ def test_a_network_with_a_bias_of_its_own_says_nothing_against_labels_that_are_r
 
 
 def test_without_a_bias_and_by_wish_nothing_is_called_systematic():
-    run, method = drawn_too_large(systematic=False)
+    run, method = drawn_too_large(shared_errors=False)
     assert shown_for(method, run, run.labels["c0"]["organ"]) is None
     run = played({}, cases=12, epoch=3, first_epoch_of_stage=False)
     method = started(run)
