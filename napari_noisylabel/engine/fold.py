@@ -75,6 +75,7 @@ class Fold:
             c.id: {t: None if v is None else c.as_given(v) for t, v in c.verified.items()} for c in cases
         }
         self.working_labels = {i: {t: np.array(a) for t, a in tracks.items()} for i, tracks in self.labels.items()}
+        self.findings: Mapping[str, Mapping[str, tuple[int, ...] | None]] = {c.id: c.findings for c in cases}
         self._extra: dict[str, dict[str, dict[str, np.ndarray]]] = {}
         self._added: list[nn.Parameter] = []
         self._started = False
@@ -140,6 +141,10 @@ class Fold:
         net = self.best_network(network or 0)
         for i in self.case_ids if cases is None else cases:
             yield predictor.predict(net, self._cases[i], views, features)
+
+    def image(self, case: str) -> np.ndarray:
+        own = self._cases[case]
+        return own.as_given(own.image)
 
     def attach(self, name: str, case: str, track: str, values: np.ndarray) -> None:
         self._extra.setdefault(name, {}).setdefault(case, {})[track] = np.asarray(values, np.float16)

@@ -37,7 +37,10 @@ def score_case(
     for track in tracks:
         name = track.name
         labels = np.asarray(case.as_given(case.labels[name]))
-        evidence = Evidence(case.id, track, unseen.probs[name], labels, spacing, unseen.features)
+        evidence = Evidence(
+            case.id, track, unseen.probs[name], labels, spacing, unseen.features,
+            image=case.as_given(case.image), findings=case.findings.get(name),
+        )  # fmt: skip
         evidence = replace(evidence, probs=method.corrected(evidence))
         other = replace(evidence, probs=seen.probs[name], features=seen.features)
         other = replace(other, probs=method.corrected(other))

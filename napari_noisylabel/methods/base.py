@@ -98,6 +98,8 @@ class Evidence:
 
     probs (K, *spatial) float16 are of networks that have not seen the case, `labels` (*spatial)
     uint8 with IGNORE; `spacing` in mm per axis; `features` (F, *spatial/2) float16 of the network.
+    `image` (C, *spatial) float16, normalised as for training; `findings` are the classes that the
+    image shows by its tags, None where nobody has said.
     """
 
     case: str
@@ -106,6 +108,8 @@ class Evidence:
     labels: np.ndarray
     spacing: tuple[float, ...]
     features: np.ndarray | None = None
+    image: np.ndarray | None = None
+    findings: tuple[int, ...] | None = None
 
 
 class FoldRun(Protocol):
@@ -140,6 +144,8 @@ class FoldRun(Protocol):
     @property
     def verified(self) -> Mapping[str, Mapping[str, np.ndarray | None]]: ...
     @property
+    def findings(self) -> Mapping[str, Mapping[str, tuple[int, ...] | None]]: ...  # by tags; None: nobody has said
+    @property
     def working_labels(self) -> dict[str, dict[str, np.ndarray]]: ...
     @property
     def rng(self) -> np.random.Generator: ...
@@ -167,6 +173,9 @@ class FoldRun(Protocol):
         ("scale0.7/12": of axes 1 and 2 only).
         """
 
+    def image(self, case: str) -> np.ndarray:
+        """The whole image of a case, (C, *spatial) float16, normalised; not to be written."""
+
     def attach(self, name: str, case: str, track: str, values: np.ndarray) -> None:
         """Keep a map of the case, (*spatial); batches carry its crops in `batch.extra[name]`."""
 
@@ -180,6 +189,7 @@ class Method:
     n_networks: ClassVar[int] = 1
     uses_ema: ClassVar[bool] = True
     needs_reference: ClassVar[bool] = False  # puts whole verified cases aside as `run.reference_ids`
+    uses_tags: ClassVar[bool] = False  # trains on cases without any mask, too, by their `run.findings`
 
     def stages(self, epochs: int) -> tuple[Stage, ...]:
         """The stretches of a run of `epochs` epochs. One, unless the method says otherwise."""
