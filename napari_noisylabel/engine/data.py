@@ -20,7 +20,8 @@ SAMPLES_PER_CLASS = 2000
 class CaseArrays:
     """A case in memory: image (C, *spatial) float32, labels and verified voxels per track.
 
-    `findings[track]` are the classes that the image shows by its tags, None where nobody has said.
+    `findings[track]` are the classes that the image shows by its tags, None where nobody has said;
+    `blank` the tracks without a mask, whose labels are at most what people decided on in review.
     """
 
     id: str
@@ -33,6 +34,7 @@ class CaseArrays:
     verified_case: bool = False
     photograph: bool = False
     findings: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
+    blank: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,7 @@ class PreparedCase:
     verified_case: bool = False
     findings: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     has_labels: bool = True
+    blank: frozenset[str] = frozenset()
 
     def as_given(self, array: np.ndarray) -> np.ndarray:
         """`array` (..., Z, Y, X) with the number of axes of the file."""
@@ -122,6 +125,7 @@ def prepare(case: CaseArrays, tracks: Sequence[Track], folder: Path, seed: int) 
         case.id, case.group, case.held_out, spacing, shape, image, labels, verified, centres,
         photograph=case.photograph, verified_case=case.verified_case,
         findings={t.name: case.findings.get(t.name) for t in tracks}, has_labels=bool(case.labels),
+        blank=case.blank | {t.name for t in tracks if t.name not in case.labels},
     )  # fmt: skip
 
 

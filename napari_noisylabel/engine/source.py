@@ -21,11 +21,13 @@ def iterate_cases(store: ProjectStore, label_version: int) -> Iterator[CaseArray
         labels = labels_of(store, case, label_version)
         shape = case.geometry.shape
         masks = {t.name: store.verified(case.id, t.name, shape, upto=label_version) for t in store.tracks}
-        for track in [t for t in labels if case.is_blank(t)]:
-            if masks[track] is None:
+        blank = frozenset(t for t in labels if case.is_blank(t))
+        for track in blank:
+            decided = masks[track]
+            if decided is None:
                 del labels[track]
             else:
-                labels[track][~masks[track]] = IGNORE
+                labels[track][~decided] = IGNORE
         yield CaseArrays(
             id=case.id,
             group=case.group,
@@ -37,6 +39,7 @@ def iterate_cases(store: ProjectStore, label_version: int) -> Iterator[CaseArray
             verified_case=bool(labels) and all(_is_full(masks[t]) for t in labels),
             photograph=case.geometry.unit == "px" and case.geometry.ndim == 2,
             findings={t.name: found_classes(case, t) for t in store.tracks},
+            blank=blank,
         )
 
 

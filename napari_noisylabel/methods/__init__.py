@@ -18,6 +18,7 @@ from napari_noisylabel.methods.settings import (
     EnsembleSettings,
     JcasSettings,
     MethodSettings,
+    MultiSaSettings,
     SelfCleansingSettings,
     SpatialCorrectionSettings,
 )
@@ -122,6 +123,14 @@ BUILT_IN = (
         "napari_noisylabel.methods.spatial_correction:SpatialCorrection",
         needs=("a verified case",),
         made_for="all boundaries too wide, or all too narrow",
+    ),
+    MethodInfo(
+        "multi-sa",
+        "Masks from image-level tags by attention on several layers (after Multi-SA)",
+        MultiSaSettings,
+        "napari_noisylabel.methods.multi_sa:MultiSA",
+        needs=("image-level tags",),
+        weak=True,
     ),
 )
 
