@@ -55,7 +55,7 @@ def phantom(
 
 
 def part_and_body(
-    shape: Sequence[int], present: Sequence[int], rng: np.random.Generator, *, body: float = 0.7, part: float = 2.5
+    shape: Sequence[int], present: Sequence[int], rng: np.random.Generator, *, body: float = 0.5, part: float = 2.5
 ) -> tuple[np.ndarray, np.ndarray]:
     """Objects of which one small part catches the eye and a large body does not: what tags alone teach badly.
 

@@ -39,8 +39,8 @@ def look(
     *,
     slice_axis: int | None = None,
     guess: slice | None = None,
-    fusion: str = "mean",
-    steps: int = 4,
+    fusion: str = "product",
+    steps: int = 0,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
 ) -> Looks:
@@ -80,8 +80,8 @@ def activation(
     images: Tensor,
     present: Tensor,
     *,
-    fusion: str = "mean",
-    steps: int = 4,
+    fusion: str = "product",
+    steps: int = 0,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
 ) -> Tensor:
@@ -90,7 +90,7 @@ def activation(
     Parameters
     ----------
     images : (B, C, *spatial), for a classifier in evaluation mode. present : (B, F) bool.
-    fusion : "stack" reads the maps of the stack alone; "mean" and "max" join them with those of each layer.
+    fusion : "stack" reads the maps of the stack alone; "product", "mean" and "max" join them with those of each layer.
     steps : of the random walk by attention; 0 leaves the maps as they are.
     scales, flip : views that are averaged: the image at other sizes, and mirrored along its last axis.
     """

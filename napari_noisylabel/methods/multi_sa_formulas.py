@@ -78,8 +78,13 @@ def normalised(maps: Tensor, present: Tensor) -> Tensor:
 
 
 def fused(maps: Sequence[Tensor], how: str) -> Tensor:
-    """Several activation maps of one shape as one: their "mean" or "max" per position."""
+    """Several activation maps >= 0 of one shape as one: their "mean", "max" or "product" per position.
+
+    The product is their geometric mean: high where all layers see something, and as fine as the finest of them.
+    """
     stack = torch.stack(list(maps))
+    if how == "product":
+        return stack.clamp_min(1e-6).log().mean(0).exp() * (stack > 0).any(0)
     return stack.mean(0) if how == "mean" else stack.amax(0)
 
 

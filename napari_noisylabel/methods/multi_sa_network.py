@@ -40,24 +40,31 @@ class SelfAttention(nn.Module):
     """O = F + gamma * context at one layer; gamma starts at 0, so the layer is unchanged at first.
 
     On grids of more than `nodes` positions, attention is computed on an average of neighbouring ones, and the
-    context brought back to the grid.
+    context brought back to the grid. Queries and keys start equal and see how a position differs from the mean of
+    the image, values start as the features: so alike positions attend to each other from the first step. With
+    random starts all attend to all, and the classifier learns to say anywhere that something is somewhere.
     """
 
     def __init__(self, channels: int, n_dims: int, nodes: int) -> None:
         super().__init__()
         conv = _conv(n_dims)
-        self.queries = conv(channels, max(1, channels // 8), 1)
-        self.keys = conv(channels, max(1, channels // 8), 1)
+        self.queries = conv(channels, channels // 2, 1)
+        self.keys = conv(channels, channels // 2, 1)
         self.values = conv(channels, channels, 1)
         self.gamma = nn.Parameter(torch.zeros(()))
         self.nodes = nodes
+        nn.init.orthogonal_(self.queries.get_parameter("weight"))
+        self.keys.load_state_dict(self.queries.state_dict())
+        nn.init.dirac_(self.values.get_parameter("weight"))
+        nn.init.zeros_(self.values.get_parameter("bias"))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """The attended features, (B, C, *grid), and the rows of the attention, (B, N, N)."""
         size = features.shape[2:]
         coarse = node_grid(size, self.nodes)
-        small = features if coarse == tuple(size) else _pooled(features, coarse)
-        rows = formulas.attention(self.queries(small).flatten(2), self.keys(small).flatten(2))
+        small = pooled_map(features, coarse)
+        differing = small - small.flatten(2).mean(-1).view(*small.shape[:2], *(1,) * len(size))
+        rows = formulas.attention(self.queries(differing).flatten(2), self.keys(differing).flatten(2))
         values = self.values(small).flatten(2)
         if coarse == tuple(size):
             return formulas.attended(features, values, rows, self.gamma), rows
@@ -68,7 +75,8 @@ class SelfAttention(nn.Module):
 class Classifier(nn.Module):
     """Images (B, C, *spatial) to `Seen`: five stages, attention at `layers`, stacked, one head.
 
-    With one layer there is no stack: its 1x1 convolution gives the maps, as in plain class activation.
+    With one layer there is no stack: its 1x1 convolution gives the maps, as in plain class activation. The
+    auxiliary heads see the layers before attention, which keeps what they know where it was seen.
     """
 
     def __init__(
@@ -113,9 +121,10 @@ class Classifier(nn.Module):
         return found
 
     def forward(self, images: Tensor) -> Seen:
-        each, rows = self.features(images), []
+        plain = self.features(images)
+        each, rows = plain, []
         if self.attention is not None:
-            pairs = [a(f) for a, f in zip(self.attention, each, strict=True)]
+            pairs = [a(f) for a, f in zip(self.attention, plain, strict=True)]
             each, rows = [o for o, _ in pairs], [r for _, r in pairs]
         grid = each[-1].shape[2:]
         if self.branches is None or self.mix is None:
@@ -123,7 +132,7 @@ class Classifier(nn.Module):
         else:
             stack = self.mix(torch.cat([resized(b(o), grid) for b, o in zip(self.branches, each, strict=True)], 1))
         maps = self.head(stack)
-        own = [resized(head(o), grid) for head, o in zip(self.auxiliary or (), each, strict=False)]
+        own = [resized(head(f), grid) for head, f in zip(self.auxiliary or (), plain, strict=False)]
         scores = [formulas.presence_score(m, self.share) for m in own]
         nodes = node_grid(grid, self.nodes)
         return Seen(maps, formulas.presence_score(maps, self.share), tuple(own), tuple(scores), tuple(rows), nodes)

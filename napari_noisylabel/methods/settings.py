@@ -271,14 +271,16 @@ class MultiSaSettings(MethodSettings):
     layers: tuple[int, ...] = Field((3, 4, 5), description="Stages (2 to 5) whose attended features are stacked")
     attention: bool = Field(True, description="Self-attention at these stages; off: plain features")
     auxiliary: float = Field(0.3, ge=0, le=10, description="Weight of a classifier at each stage; 0: none")
-    fusion: Literal["stack", "mean", "max"] = Field("mean", description="Maps of the stack alone, or with each stage's")
+    fusion: Literal["product", "mean", "max", "stack"] = Field(
+        "product", description="How the maps of the stack and of each stage become one; or those of the stack alone"
+    )
     width: int = Field(8, ge=8, le=128, multiple_of=8, description="Channels of the first stage")
     embedding: int = Field(16, ge=8, le=512, multiple_of=8, description="Channels of each stage in the stack")
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout before the classifier")
     top: float = Field(0.1, gt=0, le=1, description="Share of positions that a class's score is the mean of; 1: all")
     nodes: int = Field(1024, ge=16, le=16384, description="Most positions that attend to each other")
     classifier_lr: float = Field(3e-3, gt=0, le=0.1, description="Learning rate of the classifier")
-    steps: int = Field(4, ge=0, le=64, description="Steps by which attention spreads activation; 0: none")
+    steps: int = Field(0, ge=0, le=64, description="Steps by which attention spreads activation; 0: none")
     scales: tuple[float, ...] = Field((1.0,), description="Sizes of the image that activation is averaged over")
     flip: bool = Field(False, description="Average activation over the mirrored image, too (last axis)")
     pseudo: Literal["seeds", "dense"] = Field("seeds", description="Sure voxels alone, or a class for each voxel")
@@ -317,7 +319,7 @@ class MultiSaSettings(MethodSettings):
         return self
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "class-activation": {"layers": (5,), "attention": False, "auxiliary": 0.0, "fusion": "stack", "steps": 0},
+        "class-activation": {"layers": (5,), "attention": False, "auxiliary": 0.0, "fusion": "stack", "top": 1.0},
         "last-layer": {"layers": (5,), "auxiliary": 0.0, "fusion": "stack"},
         "reconstruction": {
             "width": 32, "embedding": 256, "dropout": 0.5, "top": 1.0, "fusion": "stack", "steps": 0,

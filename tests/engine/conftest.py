@@ -38,6 +38,7 @@ QUICK: dict[str, dict[str, Any]] = {
         "consistency": 0.5, "sieve_from": 0.0, "beta_from": 0.0, "known_from": 0.0, "least_steps": 0,
         "fresh": True, "fresh_steps": 0,
     },
+    "multi-sa": {"images": 2, "layers": (4, 5), "regrow": 0.3},
     "spatial-correction": {"first": 0.3, "period": 0.3, "guard": 0.1, "least": 0.1, "until_unbiased": False},
 }
 """Settings with which a method gets through all its stages in two to four epochs."""

@@ -109,10 +109,11 @@ def test_activation_is_relative_to_the_image_and_absent_classes_have_none():
     assert out.tolist() == [[[0.0, 0.5, 1.0], [0.0, 0.0, 0.0]]]
 
 
-def test_maps_of_layers_are_joined_by_mean_or_maximum():
-    a, b = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.5])
-    assert formulas.fused([a, b], "mean").tolist() == [0.5, 0.75]
-    assert formulas.fused([a, b], "max").tolist() == [1.0, 1.0]
+def test_maps_of_layers_are_joined_by_mean_maximum_or_product():
+    a, b = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([1.0, 0.25, 0.0])
+    assert formulas.fused([a, b], "mean").tolist() == [0.5, 0.625, 0.0]
+    assert formulas.fused([a, b], "max").tolist() == [1.0, 1.0, 0.0]
+    assert formulas.fused([a, b], "product").tolist() == pytest.approx([0.001, 0.5, 0.0])
 
 
 # ---------------------------------------------------------------- spread
