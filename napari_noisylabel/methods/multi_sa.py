@@ -23,7 +23,6 @@ from napari_noisylabel.methods.multi_sa_activation import Looks, look
 from napari_noisylabel.methods.multi_sa_network import Classifier
 from napari_noisylabel.records import IGNORE, Track
 
-GAMMA_RATE = 10  # times the learning rate: with less, attention never switches on
 BINS = 20
 DETAILED = 1 << 22  # voxels of a case up to which the maps of single layers are kept, too
 CLASSIFIER, SEGMENTATION = "classifier", "segmentation"
@@ -107,11 +106,7 @@ class MultiSA(Method):
             width=self.width, embedding=self.embedding, dropout=self.dropout, share=self.top, nodes=self.nodes,
             auxiliary=self.auxiliary > 0,
         ).to(run.device)  # fmt: skip
-        named = list(self._network.named_parameters())
-        run.add_parameters([p for name, p in named if not name.endswith("gamma")], self.classifier_lr)
-        gammas = [p for name, p in named if name.endswith("gamma")]
-        if gammas:
-            run.add_parameters(gammas, min(1.0, GAMMA_RATE * self.classifier_lr))
+        run.add_parameters(self._network.parameters(), self.classifier_lr)
 
     def on_epoch_start(self, run: FoldRun) -> None:
         self._losses = []
