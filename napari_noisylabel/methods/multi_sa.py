@@ -79,7 +79,7 @@ class MultiSA(Method):
         self._network: Classifier | None = None
         self._axes: tuple[int, ...] = ()
         self._size: tuple[int, ...] = ()
-        self._epochs = 0
+        self._slices = False  # of volumes, not whole images
         self._losses: list[float] = []
         self._counts = np.zeros((2, 2, 0, BINS), np.int64)
         self._shares: dict[str, float] = {}
@@ -96,13 +96,14 @@ class MultiSA(Method):
         )
 
     def on_run_start(self, run: FoldRun) -> None:
-        self._tracks, self._axes, self._epochs = run.tracks, run.axes, run.epochs
+        self._tracks, self._axes = run.tracks, run.axes
         self._size = tuple(run.patch_size[a] for a in run.axes)
         self._read_tags(run)
         self._require_something_to_learn(run)
-        channels = run.image(run.case_ids[0]).shape[0]
+        first = run.image(run.case_ids[0])
+        self._slices = len(run.axes) < first.ndim - 1
         self._network = Classifier(
-            len(run.axes), channels, self._weights.shape[1], self._size, layers=self.layers, attention=self.attention,
+            len(run.axes), len(first), self._weights.shape[1], self._size, layers=self.layers, attention=self.attention,
             width=self.width, embedding=self.embedding, dropout=self.dropout, share=self.top, nodes=self.nodes,
             auxiliary=self.auxiliary > 0,
         ).to(run.device)  # fmt: skip
@@ -275,7 +276,7 @@ class MultiSA(Method):
         """
         present = np.stack([self._present[c] for c in batch.case_ids])
         told = np.stack([self._told[c] for c in batch.case_ids])
-        for track in self._tracks if self._sliced(batch) else ():
+        for track in self._tracks if self._slices else ():
             labels = batch.labels[track.name]
             known = (labels != IGNORE).flatten(1).all(1).cpu().numpy()
             for k in range(1, track.n_classes):
@@ -285,10 +286,6 @@ class MultiSA(Method):
         weight = np.where(present, self._weights[1], self._weights[0]) * told
         device = batch.images.device
         return torch.from_numpy(present).to(device), torch.from_numpy(weight.astype(np.float32)).to(device)
-
-    @staticmethod
-    def _sliced(batch: Batch) -> bool:
-        return batch.images.ndim == 4 and bool((batch.index[:, :3] > 0).any())
 
     def _count(self, scores: Tensor, present: Tensor, weight: Tensor) -> None:
         """Histogram of the classifier's probabilities of absent and present findings, for its calibration."""
@@ -321,10 +318,9 @@ class MultiSA(Method):
 
     def _look(self, image: np.ndarray, present: np.ndarray, guess: slice | None = None) -> Looks:
         """The classifier's maps of a whole case. Classes in `guess` count as present where it thinks so itself."""
-        slice_axis = next((a for a in range(3) if a not in self._axes), 0) if image.ndim == 4 else None
+        slice_axis = next(a for a in range(3) if a not in self._axes) if self._slices else None
         return look(
-            self._trained, image, present & self._weights.any(0), self._size,
-            slice_axis=slice_axis if len(self._axes) == 2 else None, guess=guess,
+            self._trained, image, present & self._weights.any(0), self._size, slice_axis=slice_axis, guess=guess,
             fusion=self.fusion, steps=self.steps, scales=self.scales, flip=self.flip,
         )  # fmt: skip
 

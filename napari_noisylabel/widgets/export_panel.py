@@ -133,6 +133,8 @@ def to_write(session: ReviewSession, what: str, format: str, out: Path | None) -
         f"{words.count(n)} files such as <b>{example}</b>, each on the grid of its source, and "
         f"<b>origin.json</b>, which says who decided what, go to {place}."
     )
+    if what == "corrected" and any(c.is_blank(t.name) for c in session.cases for t in session.tracks):
+        said += "<br>Of cases without a mask, those leave in which something was decided."
     return said + ("<br>Strokes that are not applied stay behind." if session.draft else "")
 
 
