@@ -21,7 +21,7 @@ from napari_noisylabel.engine.source import labels_of
 from napari_noisylabel.engine.spec import RunSpec
 from napari_noisylabel.errors import BadSetting, NothingToDo
 from napari_noisylabel.inner import Curve, Note, to_json
-from napari_noisylabel.methods import ENSEMBLE
+from napari_noisylabel.methods import ENSEMBLE, is_weak
 from napari_noisylabel.records import IGNORE, Case, Report, Run, RunState, Track
 from napari_noisylabel.store import ProjectStore
 
@@ -57,11 +57,10 @@ def find_members(store: ProjectStore, named: str) -> tuple[Run, ...]:
     if names:
         runs = [store.run(name) for name in names]
     else:
-        usable = [r for r in store.runs() if r.state == RunState.COMPLETE and r.method != ENSEMBLE.name]
+        usable = [r for r in store.runs() if r.state == RunState.COMPLETE and _why_not(r) == ""]
         runs = list({run.method: run for run in usable}.values())
     for run in runs:
-        if run.state != RunState.COMPLETE or run.method == ENSEMBLE.name:
-            why = "an ensemble itself" if run.method == ENSEMBLE.name else f"{run.state}, without scores"
+        if why := _why_not(run):
             raise NothingToDo(f"an ensemble combines complete runs, and {run.id} is {why}. Name other runs.")
     if len({run.id for run in runs}) < len(runs):
         raise BadSetting(f"an ensemble takes each run once, got {', '.join(names)}. Name them without repetition.")
@@ -125,6 +124,15 @@ def weigh(samples: Sequence[_Sample], n_runs: int, equal: bool) -> Opinions:
 # ---------------------------------------------------------------- helpers, in order of use
 
 
+def _why_not(run: Run) -> str:
+    """What keeps a run out of an ensemble, whose regions may be accepted in bulk; "" where nothing does."""
+    if run.method == ENSEMBLE.name:
+        return "an ensemble itself"
+    if run.state != RunState.COMPLETE:
+        return f"{run.state}, without scores"
+    return "weak evidence, from tags" if is_weak(run.method) else ""
+
+
 def _maps(store: ProjectStore, run: Run, case: Case) -> CaseScores:
     return CaseScores(store.run_folder(run.id), case.id)
 
@@ -163,7 +171,7 @@ def _combine_case(
     spec: RunSpec, store: ProjectStore, folder: Path, case: Case, runs: Sequence[Run], found: Mapping[str, Opinions]
 ) -> None:
     out = CaseScores(folder, case.id)
-    given = labels_of(store, case, spec.label_version)
+    given = {t: own for t, own in labels_of(store, case, spec.label_version).items() if not case.is_blank(t)}
     statistics = {}
     members = [_maps(store, run, case) for run in runs]
     known = [m.statistics() for m in members]

@@ -130,6 +130,7 @@ BUILT_IN = (
         MultiSaSettings,
         "napari_noisylabel.methods.multi_sa:MultiSA",
         needs=("image-level tags",),
+        made_for="images of which only the content is known; weak evidence",
         weak=True,
     ),
 )

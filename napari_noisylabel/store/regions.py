@@ -180,4 +180,4 @@ def _region(row: Row) -> Region:
     measures = (math.nan if value is None else value for value in (likelihood, score, gain, share))
     shares = tuple(json.loads(votes)) if len(votes) > 2 else ()
     own = (*head, as_box(start), as_box(stop), voxels, volume, *measures)
-    return Region(*own, RegionState(state), shares, bool(weak))
+    return Region(*own, state=RegionState(state), votes=shares, weak=bool(weak))
