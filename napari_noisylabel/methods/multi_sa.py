@@ -32,7 +32,7 @@ class MultiSA(Method):
     """A classifier of whole images first; then a segmentation network on the masks that its attention suggests."""
 
     name = "multi-sa"
-    title = "Masks from image-level tags by attention on several layers (Multi-SA)"
+    title = "Masks from image-level tags by attention on several layers (after Multi-SA)"
     source = "Yaganapu and Kang, Computer Vision and Image Understanding, 2024 (from its abstract)"
     uses_tags = True
 
@@ -75,7 +75,8 @@ class MultiSA(Method):
         self._columns: dict[str, slice] = {}  # of each track's foreground classes among all findings
         self._present: dict[str, np.ndarray] = {}  # per case (F,) bool
         self._told: dict[str, np.ndarray] = {}  # per case (F,) bool: somebody has said
-        self._weights = np.zeros((2, 0), np.float32)  # of an absent and of a present finding; 0: tags tell nothing
+        self._useful = np.zeros(0, bool)  # findings that some cases have and some have not: (F,)
+        self._weights = np.zeros((2, 0), np.float32)  # of an absent and of a present finding in the loss
         self._network: Classifier | None = None
         self._axes: tuple[int, ...] = ()
         self._size: tuple[int, ...] = ()
@@ -166,7 +167,7 @@ class MultiSA(Method):
 
     def maps(self, evidence: Evidence) -> dict[str, np.ndarray]:
         """Where the classifier sees a finding, at all layers and at each; and where the finding's place attends to."""
-        if evidence.image is None or not self._weights.any():
+        if evidence.image is None or not self._useful.any():
             return {}
         columns = self._columns[evidence.track.name]
         present, told = self._presence_of(evidence.track, evidence.findings, evidence.labels, evidence.blank)
@@ -190,7 +191,7 @@ class MultiSA(Method):
         shown += self._calibration()
         if self._shares:
             shown.append(Curve("share of voxels in pseudo-masks", self._shares))
-        left_out = [name for name, w in zip(self._names(), self._weights.T, strict=True) if not w.any()]
+        left_out = [name for name, useful in zip(self._names(), self._useful, strict=True) if not useful]
         if left_out:
             text = f"{', '.join(left_out)}: in all cases or in none, so tags tell nothing about where"
             shown.append(Note("findings left out", text))
@@ -223,11 +224,12 @@ class MultiSA(Method):
                 self._told[case][self._columns[track.name]] = told
         shown, said = (np.stack([m[c] for c in run.case_ids]) for m in (self._present, self._told))
         positive, negative = (shown & said).sum(0), (~shown & said).sum(0)
-        useful = (positive > 0) & (negative > 0)
+        self._useful = (positive > 0) & (negative > 0)
         total = (positive + negative) / 2
-        with np.errstate(divide="ignore"):
-            weights = np.stack([total / negative, total / positive])
-        self._weights = np.where(useful, np.clip(weights, 0.2, 5.0), 0.0).astype(np.float32)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            weights = np.clip(np.stack([total / negative, total / positive]), 0.2, 5.0)
+        # where no finding is useful, masks teach the second stage alone; the first is only kept going
+        self._weights = (np.where(self._useful, weights, 0.0 if self._useful.any() else 1.0)).astype(np.float32)
 
     @staticmethod
     def _presence_of(
@@ -240,7 +242,7 @@ class MultiSA(Method):
         return present, findings is not None or not blank
 
     def _require_something_to_learn(self, run: FoldRun) -> None:
-        if self._weights.any():
+        if self._useful.any():
             return
         if self.masks == "use" and any(len(run.blank[c]) < len(run.tracks) for c in run.case_ids):
             return
@@ -320,7 +322,7 @@ class MultiSA(Method):
         """The classifier's maps of a whole case. Classes in `guess` count as present where it thinks so itself."""
         slice_axis = next(a for a in range(3) if a not in self._axes) if self._slices else None
         return look(
-            self._trained, image, present & self._weights.any(0), self._size, slice_axis=slice_axis, guess=guess,
+            self._trained, image, present & self._useful, self._size, slice_axis=slice_axis, guess=guess,
             fusion=self.fusion, steps=self.steps, scales=self.scales, flip=self.flip,
         )  # fmt: skip
 
@@ -355,7 +357,7 @@ class MultiSA(Method):
             made = formulas.dense(activation, self.alpha)
         else:
             made = formulas.seeds(activation, self.foreground, self.background)
-        if (self._present[case][columns] & ~self._weights[:, columns].any(0)).any():
+        if (self._present[case][columns] & ~self._useful[columns]).any():
             made[made == 0] = IGNORE  # something is there that has no map: nothing is known to be background
         return made
 

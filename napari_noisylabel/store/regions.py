@@ -179,5 +179,5 @@ def _region(row: Row) -> Region:
     *head, start, stop, voxels, volume, likelihood, score, gain, share, state, votes, weak = row
     measures = (math.nan if value is None else value for value in (likelihood, score, gain, share))
     shares = tuple(json.loads(votes)) if len(votes) > 2 else ()
-    own = (*head, as_box(start), as_box(stop), voxels, volume, *measures)
-    return Region(*own, state=RegionState(state), votes=shares, weak=bool(weak))
+    marks = (RegionState(state), shares, bool(weak))
+    return Region(*(*head, as_box(start), as_box(stop), voxels, volume, *measures, *marks))
