@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from napari_noisylabel.methods import multi_sa_formulas as formulas
+from napari_noisylabel.methods.multi_sa_activation import activation, look
 from napari_noisylabel.methods.multi_sa_network import Classifier, SelfAttention, node_grid, strides
 from napari_noisylabel.records import IGNORE
 
@@ -114,6 +115,28 @@ def test_maps_of_layers_are_joined_by_mean_maximum_or_product():
     assert formulas.fused([a, b], "mean").tolist() == [0.5, 0.625, 0.0]
     assert formulas.fused([a, b], "max").tolist() == [1.0, 1.0, 0.0]
     assert formulas.fused([a, b], "product").tolist() == pytest.approx([0.001, 0.5, 0.0])
+
+
+@pytest.mark.parametrize("fusion", ["product", "mean", "max", "stack"])
+def test_a_look_at_a_whole_case_is_the_activation_of_its_image(fusion):
+    torch.manual_seed(0)
+    network = Classifier(2, 3, 2, (32, 24)).eval()
+    image, present = some(3, 32, 24), np.array([True, False])
+    found = look(network, image.numpy(), present, (32, 24), fusion=fusion, steps=2)
+    expected = activation(network, image[None], torch.from_numpy(present)[None], fusion=fusion, steps=2)
+    np.testing.assert_allclose(found.maps, expected[0].detach().numpy(), atol=1e-6)
+    assert [m.shape for m in found.each] == [(2, 32, 24)] * 3 and [a.shape for a in found.attention] == [(32, 24)] * 3
+
+
+def test_slices_of_a_volume_are_looked_at_one_by_one_and_put_back_in_their_place():
+    torch.manual_seed(0)
+    network = Classifier(2, 1, 1, (32, 24)).eval()
+    volume = some(1, 32, 5, 24)
+    found = look(network, volume.numpy(), np.array([True]), (32, 24), slice_axis=1)
+    scores = network(volume[0].movedim(1, 0)[:, None]).scores[:, 0]
+    counts = (scores > 0) | (scores == scores.max())
+    assert found.maps.shape == (1, 32, 5, 24)
+    assert [bool(found.maps[0, :, i].any()) for i in range(5)] == counts.tolist()
 
 
 # ---------------------------------------------------------------- spread
