@@ -73,7 +73,7 @@ def verify(
 
     Raises UnknownName where the case has no labels of the track.
     """
-    if track not in case.labels:
+    if not case.is_labelled(track):
         raise UnknownName(f"case {case.id!r} has no labels of track {track!r}, so there is nothing to verify.")
     runs = voxel_runs.empty_runs()  # the verdict itself verifies all voxels; runs are what it changes
     if labels is not None:

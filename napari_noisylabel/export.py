@@ -15,8 +15,8 @@ from napari_noisylabel import __version__
 from napari_noisylabel.arrays.geometry import same_grid
 from napari_noisylabel.arrays.labels import changed_runs, count
 from napari_noisylabel.engine.casemaps import CaseScores
+from napari_noisylabel.engine.source import given_of
 from napari_noisylabel.errors import DiskFull, ExportRefused, NoisyLabelError, NothingToDo
-from napari_noisylabel.io.cases import load_labels
 from napari_noisylabel.io.files import file_hash
 from napari_noisylabel.io.values import source_values
 from napari_noisylabel.io.volumes import extension, read_header, write_labels, write_like, write_map, write_volume
@@ -44,6 +44,7 @@ def export_project(
 ) -> ExportResult:  # fmt: skip
     """Write every labelled case to `OUT/[TRACK/]<label file's name>`, and `origin.json`.
 
+    A case without a mask leaves under its id, once a person has decided something in it: on the grid of its image.
     All files are written aside first: either all arrive, or none does. With several tracks each
     has a folder of its own.
 
@@ -101,18 +102,27 @@ def _plan(store: ProjectStore, out: Path, run: Run | None, format: str, what: st
     items = []
     for case in store.cases():
         for track in store.tracks:
-            if track.name in case.labels:
+            if _leaves(store, case, track, what):
                 folder = out / track.name if several else out
-                items.append(_Item(case, track, folder / _name(case.labels[track.name].path, format, what)))
+                items.append(_Item(case, track, folder / _name(case, track, format, what)))
     if not items:
-        raise NothingToDo("no case of this project has labels, so there is nothing to export.")
+        raise NothingToDo("no case of this project has labels, given or decided on, so there is nothing to export.")
     return items
 
 
-def _name(source: Path, format: str, what: str) -> str:
+def _leaves(store: ProjectStore, case: Case, track: Track, what: str) -> bool:
+    """A blank mask that nobody has looked at says nothing, so it does not leave."""
+    if not case.is_blank(track.name):
+        return track.name in case.labels
+    return what != "corrected" or store.verified(case.id, track.name, case.geometry.shape) is not None
+
+
+def _name(case: Case, track: Track, format: str, what: str) -> str:
+    given = case.labels.get(track.name)
+    source = case.images[0].path if given is None else given.path
     suffix = extension(source)
-    stem = source.name[: len(source.name) - len(suffix)]
-    if what == "likelihood" and suffix in (".jpg", ".jpeg"):
+    stem = source.name[: len(source.name) - len(suffix)] if given is not None else case.id
+    if suffix in (".jpg", ".jpeg") and (given is None or what == "likelihood"):
         suffix = ".png"
     return stem + ("" if what == "corrected" else f"_{what}") + (FORMATS[format] or suffix)
 
@@ -136,16 +146,16 @@ def _check_free(plan: Sequence[_Item], out: Path, overwrite: bool) -> None:
 
 def _write(store: ProjectStore, item: _Item, aside: Path, out: Path, run: Run | None, what: str) -> dict[str, Any]:
     """Write one volume aside, check that its grid is the source's, and say where it is from."""
-    source = item.case.labels[item.track.name]
+    source = item.case.labels.get(item.track.name, item.case.images[0])
     path = aside / item.target.relative_to(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     events = store.events(item.case.id, item.track.name)
     if what == "corrected":
-        given = load_labels(item.case, item.track)
+        given = given_of((item.track,), item.case)[item.track]
         labels = store.corrected(item.case.id, item.track.name, given)
         decided = store.verified(item.case.id, item.track.name, given.shape)
         _require_explained(given, labels, decided, item)
-        _write_labels(source.path, labels, item.track, path)
+        _write_labels(item, labels, path)
     elif run is not None:
         stored = CaseScores(store.run_folder(run.id), item.case.id).read(f"{item.track.name}.{what}")
         if stored is None:
@@ -153,7 +163,7 @@ def _write(store: ProjectStore, item: _Item, aside: Path, out: Path, run: Run | 
         if what == "likelihood":
             write_map(source.path, stored, path)
         else:
-            _write_labels(source.path, stored, item.track, path)
+            _write_labels(item, stored, path)
     differs = same_grid(read_header(path).geometry, item.case.geometry)
     if differs:
         raise ExportRefused(
@@ -167,7 +177,8 @@ def _write(store: ProjectStore, item: _Item, aside: Path, out: Path, run: Run | 
         "track": item.track.name,
         "source": str(source.path),
         "source_sha256": source.sha256,
-        "events": [_event(e) for e in events] if what == "corrected" else [],
+        "given_mask": item.track.name in item.case.labels,
+        "events": [_event(store, e) for e in events] if what == "corrected" else [],
     }
 
 
@@ -194,9 +205,12 @@ def _move_all(names: Sequence[Path], aside: Path, out: Path) -> None:
         raise
 
 
-def _write_labels(source: Path, labels: np.ndarray, track: Track, out: Path) -> None:
-    values = source_values(labels, track)
-    if extension(source) == extension(out):
+def _write_labels(item: _Item, labels: np.ndarray, out: Path) -> None:
+    """In the form of the given label file; without one on the grid of the image, in the smallest type."""
+    values = source_values(labels, item.track)
+    given = item.case.labels.get(item.track.name)
+    source = item.case.images[0].path if given is None else given.path
+    if given is not None and extension(source) == extension(out):
         write_labels(source, values, out)
     elif read_header(source).geometry.unit == "mm":
         write_like(source, values, out)
@@ -215,7 +229,7 @@ def _require_explained(given: np.ndarray, labels: np.ndarray, decided: np.ndarra
         )
 
 
-def _event(event: Event) -> dict[str, Any]:
+def _event(store: ProjectStore, event: Event) -> dict[str, Any]:
     return {
         "number": event.number,
         "time": event.time,
@@ -223,6 +237,7 @@ def _event(event: Event) -> dict[str, Any]:
         "verdict": str(event.verdict),
         "run": event.run,
         "region": event.region,
+        "weak": bool(event.region) and store.region(event.region).weak,
         "target": event.target,
         "voxels": count(event.runs),
         "voxels_changed": count(changed_runs(event.runs)),

@@ -7,6 +7,7 @@ the order of their source values, `IGNORE` a voxel that nobody annotated. Arrays
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,6 +21,9 @@ from napari_noisylabel.arrays.labels import VoxelRuns
 
 IGNORE = 255
 """Class index of a voxel without annotation, in every label array of the program."""
+
+FINDINGS = "findings"
+"""The tag that names the classes which an image shows; empty where it shows none."""
 
 
 # ---------------------------------------------------------------- what the person brought
@@ -70,6 +74,34 @@ class Case:
     raters: Mapping[str, SourceFile] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     held_out: str = ""
+
+    @property
+    def findings(self) -> tuple[str, ...] | None:
+        """The classes that the image shows by its tags; None where nobody has said."""
+        text = self.tags.get(FINDINGS)
+        return None if text is None else split_findings(text)
+
+    def is_blank(self, track: str) -> bool:
+        """True without a mask of the track, but with findings: its mask starts empty, to be drawn in review."""
+        return track not in self.labels and self.findings is not None
+
+    def is_labelled(self, track: str) -> bool:
+        """True where the case has labels of the track to review: given ones, or a blank mask."""
+        return track in self.labels or self.findings is not None
+
+
+def split_findings(text: str) -> tuple[str, ...]:
+    """The names in a tag: "polyp; ulcer" -> ("polyp", "ulcer"). Divided by ; | or a comma; "none" is nothing."""
+    names = (part.strip() for part in re.split(r"[;|,]", text))
+    return tuple(dict.fromkeys(name for name in names if name and name.lower() != "none"))
+
+
+def found_classes(case: Case, track: Track) -> tuple[int, ...] | None:
+    """Class indices of `track` that the tags of a case name, as CLASS or TRACK/CLASS; None where nobody has said."""
+    names = case.findings
+    if names is None:
+        return None
+    return tuple(k for k, c in enumerate(track.classes) if k and {c, f"{track.name}/{c}"} & set(names))
 
 
 # ---------------------------------------------------------------- what a network found
@@ -165,7 +197,8 @@ class Region:
     mean over its voxels, `score` their mean score in nats, `gain` = likelihood x voxels,
     `share_above` the share of the track's voxels of that class with a higher score.
     `votes`, of an ensemble only: per run it combines, the share of the voxels for which that run
-    proposes `to_class`. `id` is 0 until the store has given it one.
+    proposes `to_class`. A `weak` one goes back to image-level tags: it is shown as such, and never
+    accepted in bulk. `id` is 0 until the store has given it one.
     """
 
     id: int
@@ -184,6 +217,7 @@ class Region:
     share_above: float = 0.0
     state: RegionState = RegionState.OPEN
     votes: tuple[float, ...] = ()
+    weak: bool = False
 
     @property
     def for_it(self) -> int:
@@ -277,7 +311,8 @@ class CaseView:
     `given`, `decided` and `corrected` are class indices per track. `decided` is what the log says
     as of event `label_version`, `corrected` the same with brush strokes that are no decision yet;
     both are this view's own and writable, the others are read-only. `likelihood` is uint8 (255 =
-    surely wrong) and absent without a run. `proposal` likewise holds class indices per track.
+    surely wrong) and absent without a run. `proposal` likewise holds class indices per track, and
+    `activation` (uint8) where a classifier that only knows tags sees a finding.
     """
 
     case: Case
@@ -289,3 +324,4 @@ class CaseView:
     decided: Mapping[str, np.ndarray] = field(default_factory=dict)
     label_version: int = 0
     note: str = ""
+    activation: Mapping[str, np.ndarray] = field(default_factory=dict)

@@ -18,8 +18,8 @@ from napari_noisylabel.engine.spec import RunSpec, library_versions, write_spec
 from napari_noisylabel.engine.watch import Watch, last_report, worker_is_alive
 from napari_noisylabel.errors import BadSetting, MissingPart, NothingToDo, ProjectError
 from napari_noisylabel.io.files import looks_changed, require_unchanged
-from napari_noisylabel.methods import ENSEMBLE, method_info
-from napari_noisylabel.records import Filter, Region, Run, RunState
+from napari_noisylabel.methods import ENSEMBLE, MethodInfo, method_info
+from napari_noisylabel.records import Case, Filter, Region, Run, RunState, Track, found_classes
 from napari_noisylabel.session import Scores
 from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.store.events import now
@@ -65,7 +65,7 @@ def new_run(
     if info.name == ENSEMBLE.name:
         checked["runs"] = ",".join(member.id for member in find_members(store, checked["runs"]))
     else:
-        _require_training(store, folds, device)
+        _require_training(store, info, folds, device)
     run = store.add_run(
         Run("", method, checked, checked_engine, seed, folds, epochs, store.label_version, RunState.RUNNING, now())
     )
@@ -162,11 +162,20 @@ def settle_runs(store: ProjectStore) -> Watch | None:
 # ---------------------------------------------------------------- helpers, in order of use
 
 
-def _require_training(store: ProjectStore, folds: int, device: str) -> None:
+def _require_training(store: ProjectStore, info: MethodInfo, folds: int, device: str) -> None:
     """Refuse before a run is made what the worker could only fail at."""
     if device not in DEVICES:
         raise BadSetting(f"a device is {', '.join(DEVICES)}, got {device!r}. Choose one of them.")
-    groups = {c.group for c in store.cases() if not c.held_out}
+    training = [c for c in store.cases() if not c.held_out]
+    known = [c for c in training if info.weak or c.labels or store.events(c.id)]
+    if training and not known:
+        raise NothingToDo(
+            f"method {info.name!r} learns from masks, and no training case has one. Train multi-sa, which learns from "
+            "tags, or draw and verify masks first."
+        )
+    if info.weak:
+        _require_tags(store.tracks, training, info)
+    groups = {c.group for c in known}
     if len(groups) < folds:
         raise NothingToDo(
             f"out-of-fold scores need a group of training cases per fold, and there are {len(groups)} for {folds} "
@@ -177,6 +186,25 @@ def _require_training(store: ProjectStore, folds: int, device: str) -> None:
             if looks_changed(file):  # of hundreds of files only the suspicious ones are read
                 require_unchanged(file)
     _require_torch()
+
+
+def _require_tags(tracks: Sequence[Track], training: Sequence[Case], info: MethodInfo) -> None:
+    """Without any mask, tags must tell some cases from others."""
+    if any(c.labels for c in training):
+        return
+    told = [c for c in training if c.findings is not None]
+    counts = {f"{t.name}/{k}": sum(k in (found_classes(c, t) or ()) for c in told) for t in tracks
+              for k in range(1, t.n_classes)}  # fmt: skip
+    if not any(counts.values()):
+        raise BadSetting(
+            f"method {info.name!r} learns from tags, and no training case has a finding: there is no positive case. "
+            "Correct the tags, or hold other cases out."
+        )
+    if not any(0 < n < len(told) for n in counts.values()):
+        raise BadSetting(
+            f"method {info.name!r} learns where something is from images that show it and images that do not, and "
+            f"every finding is in all {len(told)} training cases or in none. Add cases without, or cut the images up."
+        )
 
 
 def _require_torch() -> None:

@@ -16,6 +16,9 @@ from napari_noisylabel.io.cases import load_image
 from napari_noisylabel.records import CaseView, Run
 from napari_noisylabel.store import ProjectStore
 
+MAPS = ("likelihood", "proposal", "activation")
+"""Maps of a run that the window shows."""
+
 
 def load_view(store: ProjectStore, case_id: str, run: Run | None, shown: CaseView | None = None) -> CaseView:
     """Read a case from the disk: image, labels, maps of `run`. Slow for large cases.
@@ -25,8 +28,8 @@ def load_view(store: ProjectStore, case_id: str, run: Run | None, shown: CaseVie
     case = store.case(case_id)
     scores = CaseScores(store.run_folder(run.id), case_id) if run is not None else None
     if shown is not None and shown.case.id == case_id:
-        likelihood, proposal = (_stored(scores, name, shown.given) for name in ("likelihood", "proposal"))
-        return replace(shown, likelihood=likelihood, proposal=proposal)
+        likelihood, proposal, activation = (_stored(scores, name, shown.given) for name in MAPS)
+        return replace(shown, likelihood=likelihood, proposal=proposal, activation=activation)
     given = {t.name: a for t, a in given_of(store.tracks, case).items()}
     version = store.label_version
     decided = {t: store.corrected(case_id, t, a, upto=version) for t, a in given.items()}
@@ -35,6 +38,7 @@ def load_view(store: ProjectStore, case_id: str, run: Run | None, shown: CaseVie
         draft = store.draft(case_id, track)
         if draft is not None:
             voxel_runs.apply_runs(array, draft)
+    likelihood, proposal, activation = (_stored(scores, name, given) for name in MAPS)
     return CaseView(
         case=case,
         images=tuple(_read_only(channel) for channel in load_image(case)),
@@ -42,8 +46,9 @@ def load_view(store: ProjectStore, case_id: str, run: Run | None, shown: CaseVie
         corrected=corrected,
         decided=decided,
         label_version=version,
-        likelihood=_stored(scores, "likelihood", given),
-        proposal=_stored(scores, "proposal", given),
+        likelihood=likelihood,
+        proposal=proposal,
+        activation=activation,
     )
 
 

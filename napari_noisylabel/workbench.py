@@ -22,6 +22,7 @@ from napari_noisylabel.engine.watch import Watch
 from napari_noisylabel.engine.worker import FILTER_REQUEST
 from napari_noisylabel.errors import NotAProject, NothingToDo, ProjectError
 from napari_noisylabel.export import ExportResult, export_project
+from napari_noisylabel.methods import is_weak
 from napari_noisylabel.records import (
     CaseView,
     Event,
@@ -91,7 +92,7 @@ class Workbench:
         `threshold` 0 takes the level's default. Returns the open regions, best first.
         """
         chosen = complete_run(self.store, run)
-        request = FilterRequest(chosen.id, level, threshold).checked()
+        request = FilterRequest(chosen.id, level, threshold, is_weak(chosen.method)).checked()
         for report in refilter(self.store, self.store.run_folder(chosen.id), request):
             if progress is not None:
                 progress(report)
@@ -208,7 +209,7 @@ class Workbench:
     def start_propose(self, level: str = "case", threshold: float = 0.0) -> Watch:
         """Filter again in the worker; `poll` takes the regions in when it is done."""
         run = self._complete_run()
-        request = FilterRequest(run.id, level, threshold).checked()
+        request = FilterRequest(run.id, level, threshold, is_weak(run.method)).checked()
         write_json(
             self.store.run_folder(run.id) / FILTER_REQUEST,
             {"run": run.id, "level": str(request.level), "threshold": request.threshold},
@@ -296,7 +297,7 @@ class Workbench:
     def accept_all(
         self, *, run: str | None = None, min_likelihood: float | None = None, by: str = ""
     ) -> tuple[list[Event], int]:
-        """Accept every open region of cases that are not held out, from a likelihood on.
+        """Accept every open region of cases that are not held out, from a likelihood on; never a weak one.
 
         Returns the events and how many voxels they changed. Raises NothingToDo.
         """
@@ -305,7 +306,14 @@ class Workbench:
         limit = min_likelihood
         if limit is None:
             limit = self.session.filter.threshold if self.session.filter is not None else 0.0
-        chosen = [r for r in self.session.queue if r.likelihood >= limit - 1e-6]
+        likely = [r for r in self.session.queue if r.likelihood >= limit - 1e-6]
+        chosen = [r for r in likely if not r.weak]
+        if likely and not chosen:
+            raise NothingToDo(
+                f"regions that go back to image-level tags alone are weak evidence and never accepted in bulk, and all "
+                f"{len(likely)} of {likely[0].run} are: nothing was accepted. Look at each, and accept it by "
+                "--region ID or in the window."
+            )
         if not chosen:
             raise NothingToDo(
                 f"no open region has a likelihood of {limit:g} or more: nothing was accepted. Lower --min-likelihood, "

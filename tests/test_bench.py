@@ -18,7 +18,7 @@ from napari_noisylabel.study.bench.cells import probabilities_folder, regions_ne
 from napari_noisylabel.study.bench.claims import claimed
 from napari_noisylabel.study.bench.figure import draw
 from napari_noisylabel.study.bench.plan import cells_of, upper_cell
-from napari_noisylabel.study.bench.sets import given_labels, set_files
+from napari_noisylabel.study.bench.sets import given_labels, make_cell_project, set_files
 from napari_noisylabel.study.bench.table import COLUMNS, as_csv, as_markdown, make_table, share_won_back
 from napari_noisylabel.study.truth import find_truth
 from tests.phantom_files import HELD_OUT, write_cases
@@ -463,3 +463,24 @@ def test_cleanlab_scores_the_probabilities_of_the_cross_entropy_cell(benched):
     assert len(list(probabilities_folder(base, out).glob("*.npz"))) == 4
     error = [rows["missing", m]["figures"]["error_rate"]["mean"] for m in ("cleanlab", "cross-entropy")]
     assert error[0] == pytest.approx(error[1])
+
+
+# ---------------------------------------------------------------- methods that learn from tags
+
+
+def test_all_leaves_out_what_learns_from_tags_and_a_note_says_so(protocol, faked, tmp_path):
+    read = protocol(TOP.replace('methods = ["cross-entropy", "self-cleansing"]', 'methods = "all"'))
+    assert "multi-sa" not in {m.name for m in read.methods}
+    found = run_bench(read, tmp_path)
+    assert any(note.startswith("multi-sa is left out: it learns from image-level tags") for note in found.notes)
+
+
+def test_a_named_method_of_tags_is_marked_and_gets_the_truths_classes_and_no_labels(protocol, tmp_path):
+    read = protocol(TOP.replace('"self-cleansing"', '"multi-sa"'))
+    cell = next(c for c in cells_of(read) if c.method.name == "multi-sa")
+    assert cell.method.shown == "multi-sa (tags only)"
+    files = set_files(cell, tmp_path)
+    make_cell_project(cell, files, given_labels(cell, files, tmp_path), tmp_path / "project")
+    with ProjectStore.open(tmp_path / "project", read_only=True) as store:
+        training = [c for c in store.cases() if not c.held_out]
+        assert all(c.is_blank("labels") and c.findings == store.tracks[0].classes[1:] for c in training)

@@ -54,6 +54,59 @@ def phantom(
     return image[None].astype(np.float32), labels
 
 
+def part_and_body(
+    shape: Sequence[int], present: Sequence[int], rng: np.random.Generator, *, body: float = 0.5, part: float = 2.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """Objects of which one small part catches the eye and a large body does not: what tags alone teach badly.
+
+    Parameters
+    ----------
+    shape : (*spatial), 2-D or 3-D, every side at least 32.
+    present : the classes that the image shows, of 1 and 2. Class c has a body of stripes across axis c - 1 of the
+        last two, and somewhere in it a part: a bright disc for class 1, a dark one for class 2.
+    body : amplitude of the stripes, part : contrast of the part; the background texture and the noise of single
+        voxels have a standard deviation of 0.5 and 0.3.
+
+    Returns
+    -------
+    image : (1, *spatial) float32; labels : (*spatial) uint8, the truth, body and part together.
+
+    Raises
+    ------
+    BadSetting : sides under 32, or classes other than 1 and 2.
+    """
+    shape = tuple(int(n) for n in shape)
+    if len(shape) not in (2, 3) or min(shape) < 32 or not set(present) <= {1, 2}:
+        raise BadSetting(
+            f"objects of part and body need sides of at least 32 and classes 1 and 2, got {shape} and {list(present)}."
+        )
+    spacing = (1.0,) * len(shape)
+    image = 0.5 * _smooth_field(shape, spacing, rng) + 0.3 * rng.standard_normal(shape)
+    labels = np.zeros(shape, np.uint8)
+    grid = np.indices(shape)
+    for c in present:
+        own = _ball(grid, rng.uniform(9, 13), labels == 0, rng)
+        stripes = np.sin(2 * np.pi * (grid[len(shape) - 3 + c] / 6.0 + rng.uniform()))
+        image[own] += body * stripes[own]
+        disc = _ball(grid, rng.uniform(3, 4), own, rng)
+        image[disc] += part if c == 1 else -part
+        labels[own] = c
+    return image[None].astype(np.float32), labels
+
+
+def _ball(grid: np.ndarray, radius: float, within: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A ball around a voxel of `within` at least a radius from the array's edge, (*spatial) bool, cut to `within`."""
+    inner = within.copy()
+    for axis, n in enumerate(within.shape):
+        edge = [slice(None)] * within.ndim
+        for side in (slice(0, int(radius)), slice(n - int(radius), n)):
+            edge[axis] = side
+            inner[tuple(edge)] = False
+    places = np.argwhere(inner if inner.any() else within)
+    centre = places[rng.integers(len(places))].reshape(-1, *(1,) * within.ndim)
+    return (((grid - centre) ** 2).sum(0) <= radius**2) & within
+
+
 def _smooth_field(shape: tuple[int, ...], spacing: Sequence[float], rng: np.random.Generator) -> np.ndarray:
     sigma_mm = 3 * min(spacing)
     field = ndimage.gaussian_filter(rng.standard_normal(shape), [sigma_mm / s for s in spacing], mode="wrap")

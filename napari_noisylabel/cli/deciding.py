@@ -48,16 +48,19 @@ def queue(
     if not regions:
         remark(f"noisylabel: {run.id} has no open region. Filter again with a lower threshold, or train again.")
         return
+    for own in listed:
+        own["state"] += ", weak" * own.pop("weak", False)
     rows = [[*own.values(), *said.values()] for own, said in zip(listed, votes, strict=True)]
     say_table(rows, [*listed[0], *names])
 
 
 def _region_json(region: Region, track: Track) -> dict[str, Any]:
-    return {
+    shown = {
         "region": region.id, "case": region.case, "track": region.track, "from": track.classes[region.from_class],
         "to": track.classes[region.to_class], "voxels": region.voxels, "ml": region.ml,
         "likelihood": region.likelihood, "gain": region.gain, "state": str(region.state),
     }  # fmt: skip
+    return {**shown, "weak": True} if region.weak else shown
 
 
 @app.command()
@@ -74,7 +77,8 @@ def accept(
 ) -> None:  # fmt: skip
     """Accept proposals, as decisions in the log.
 
-    Without --region: all open regions of cases that are not held out, from --min-likelihood on.
+    Without --region: all open regions of cases that are not held out, from --min-likelihood on. Weak ones, which
+    go back to image-level tags alone, must be named one by one.
     """
     with writing(project, by) as workbench:
         if region:
@@ -152,7 +156,7 @@ def verify(
     """Mark a case as right, as it is or as in a file."""
     with writing(project, by) as workbench:
         found = workbench.store.case(case)
-        tracks = [track] if track else [t.name for t in workbench.store.tracks if t.name in found.labels]
+        tracks = [track] if track else [t.name for t in workbench.store.tracks if found.is_labelled(t.name)]
         if labels is not None and len(tracks) > 1:
             raise BadSetting(f"a label file is of one track, and case {case!r} has {', '.join(tracks)}. Give --track.")
         if not tracks:

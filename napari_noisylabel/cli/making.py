@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from napari_noisylabel.errors import BadSetting
 from napari_noisylabel.io.folders import looks_changed
 from napari_noisylabel.methods import broken_methods
 from napari_noisylabel.methods import methods as all_methods
-from napari_noisylabel.records import Case, RegionState, Run, Track
+from napari_noisylabel.records import Case, RegionState, Run, Track, found_classes
 from napari_noisylabel.workbench import Workbench
 
 LABELS = "labels"
@@ -36,13 +37,13 @@ def new(
     ignore: int = typer.Option(None, "--ignore", metavar="VALUE", help="Label value of voxels nobody annotated"),
     track: list[str] = typer.Option([], "--track", metavar="NAME=DIR", help="Labels that may overlap others"),
     rater: list[str] = typer.Option([], "--rater", metavar="NAME=DIR", help="Labels by a further rater"),
-    tags: Path = typer.Option(None, "--tags", metavar="FILE.csv", help="Image-level tags"),
+    tags: Path = typer.Option(None, "--tags", metavar="FILE.csv", help="What images show: case,findings"),
     unlabelled: bool = typer.Option(False, "--unlabelled", help="Allow images without label"),
     check: bool = typer.Option(False, "--check", help="Only report; make nothing"),
     as_json: bool = JSON,
 ) -> int:
     """Make a project, after checking every file."""
-    tracks = _tracks(labels, key_values(track, "--track"))
+    tracks = _tracks(labels, key_values(track, "--track"), tags)
     options: dict[str, Any] = {
         "raters": {name: Path(folder) for name, folder in key_values(rater, "--rater").items()},
         "split": split, "groups": groups, "class_names": class_names(classes), "ignore": ignore, "tags": tags,
@@ -57,9 +58,12 @@ def new(
     return 2 if plan.problems else 0
 
 
-def _tracks(labels: Path | None, tracks: dict[str, str]) -> dict[str, Path]:
-    if labels is None and not tracks:
-        raise BadSetting("a project needs labels: give their folder with --labels DIR, or --track NAME=DIR per track.")
+def _tracks(labels: Path | None, tracks: dict[str, str], tags: Path | None) -> dict[str, Path]:
+    if labels is None and not tracks and tags is None:
+        raise BadSetting(
+            "a project needs labels: give their folder with --labels DIR, or --track NAME=DIR per track, or what the "
+            "images show with --tags FILE.csv."
+        )
     if labels is not None and LABELS in tracks:
         raise BadSetting(f"--labels makes the track {LABELS!r}, and --track names another one so. Rename it.")
     return ({LABELS: labels} if labels is not None else {}) | {name: Path(d) for name, d in tracks.items()}
@@ -79,8 +83,25 @@ def _say_plan(project: Path, plan: study.ProjectPlan, check: bool, as_json: bool
     for track in plan.tracks:
         names = ", ".join(f"{v} = {n}" for v, n in zip(track.values[1:], track.classes[1:], strict=True))
         say(f"track {track.name}: {names}")
+    _say_tags(plan.tracks, plan.cases)
     made = "could be made" if check else "made"
     say(f"{project} {made}: {some(len(plan.cases), 'case')}, {held_out} held out, {len(plan.problems)} with problems")
+
+
+def _say_tags(tracks: Sequence[Track], cases: Sequence[Case]) -> None:
+    """How many cases have tags, with which findings, and how many of them no mask."""
+    told = [c for c in cases if c.findings is not None]
+    if not told:
+        return
+    blank = sum(not c.labels for c in told)
+    counts = {
+        f"{t.name}/{name}" if len(tracks) > 1 else name: sum(k in (found_classes(c, t) or ()) for c in told)
+        for t in tracks
+        for k, name in enumerate(t.classes)
+        if k
+    }
+    shown = ", ".join(f"{name} in {n}" for name, n in counts.items())
+    say(f"tags of {some(len(told), 'case')}, {blank} of them without a mask: {shown}")
 
 
 def _track_json(track: Track) -> dict[str, Any]:
@@ -95,6 +116,7 @@ def info(project: Path = PROJECT, as_json: bool = JSON) -> None:
     """What is in a project."""
     with reading(project) as workbench:
         found = _info(workbench)
+        tracks, cases = workbench.store.tracks, workbench.store.cases()
     if as_json:
         say_json(found)
         return
@@ -102,6 +124,7 @@ def info(project: Path = PROJECT, as_json: bool = JSON) -> None:
     say(f"{found['name']}: {n_cases}, {n_tracks}, {some(found['events'], 'event')}")
     for track in found["tracks"]:
         say(f"track {track['name']}: {', '.join(track['classes'][1:])}")
+    _say_tags(tracks, cases)
     held_out = [c for c in found["cases"] if c["held_out"]]
     changed = [c["case"] for c in found["cases"] if c["changed"]]
     say(f"held out: {some(len(held_out), 'case')}")

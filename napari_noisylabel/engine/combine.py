@@ -16,12 +16,12 @@ import numpy as np
 
 from napari_noisylabel.arrays.likelihood import as_uint8, best_class, label_probs, score_histogram, to_uint16
 from napari_noisylabel.arrays.pooling import contested, pooled, stacking_weights, temperature, tempered
-from napari_noisylabel.engine.casemaps import VOTES, CaseScores, TrackStatistics
+from napari_noisylabel.engine.casemaps import DISTANCES, VOTES, CaseScores, TrackStatistics
 from napari_noisylabel.engine.source import labels_of
 from napari_noisylabel.engine.spec import RunSpec
 from napari_noisylabel.errors import BadSetting, NothingToDo
 from napari_noisylabel.inner import Curve, Note, to_json
-from napari_noisylabel.methods import ENSEMBLE
+from napari_noisylabel.methods import ENSEMBLE, is_weak
 from napari_noisylabel.records import IGNORE, Case, Report, Run, RunState, Track
 from napari_noisylabel.store import ProjectStore
 
@@ -57,11 +57,10 @@ def find_members(store: ProjectStore, named: str) -> tuple[Run, ...]:
     if names:
         runs = [store.run(name) for name in names]
     else:
-        usable = [r for r in store.runs() if r.state == RunState.COMPLETE and r.method != ENSEMBLE.name]
+        usable = [r for r in store.runs() if r.state == RunState.COMPLETE and _why_not(r) == ""]
         runs = list({run.method: run for run in usable}.values())
     for run in runs:
-        if run.state != RunState.COMPLETE or run.method == ENSEMBLE.name:
-            why = "an ensemble itself" if run.method == ENSEMBLE.name else f"{run.state}, without scores"
+        if why := _why_not(run):
             raise NothingToDo(f"an ensemble combines complete runs, and {run.id} is {why}. Name other runs.")
     if len({run.id for run in runs}) < len(runs):
         raise BadSetting(f"an ensemble takes each run once, got {', '.join(names)}. Name them without repetition.")
@@ -125,6 +124,15 @@ def weigh(samples: Sequence[_Sample], n_runs: int, equal: bool) -> Opinions:
 # ---------------------------------------------------------------- helpers, in order of use
 
 
+def _why_not(run: Run) -> str:
+    """What keeps a run out of an ensemble, whose regions may be accepted in bulk; "" where nothing does."""
+    if run.method == ENSEMBLE.name:
+        return "an ensemble itself"
+    if run.state != RunState.COMPLETE:
+        return f"{run.state}, without scores"
+    return "weak evidence, from tags" if is_weak(run.method) else ""
+
+
 def _maps(store: ProjectStore, run: Run, case: Case) -> CaseScores:
     return CaseScores(store.run_folder(run.id), case.id)
 
@@ -163,7 +171,7 @@ def _combine_case(
     spec: RunSpec, store: ProjectStore, folder: Path, case: Case, runs: Sequence[Run], found: Mapping[str, Opinions]
 ) -> None:
     out = CaseScores(folder, case.id)
-    given = labels_of(store, case, spec.label_version)
+    given = {t: own for t, own in labels_of(store, case, spec.label_version).items() if not case.is_blank(t)}
     statistics = {}
     members = [_maps(store, run, case) for run in runs]
     known = [m.statistics() for m in members]
@@ -186,13 +194,8 @@ def _combine_case(
         for member, agrees, weight in zip(members, agreed, opinions.weights, strict=True):
             rejected += np.float32(weight / 255) * np.where(agrees, member.require(f"{name}.rejection"), 0)
         verified = store.verified(case.id, name, labels.shape, upto=spec.label_version)
-        distances = (
-            _mean([getattr(own[name], which) for own in known], opinions.weights)
-            for which in ("unseen", "seen", "between")
-        )
         histogram = score_histogram(score, labels, track.n_classes, verified)
-        shared = [s for s in (own[name].systematic for own in known) if s is not None]
-        statistics[name] = TrackStatistics(histogram, *distances, np.mean(shared, axis=0) if shared else None)
+        statistics[name] = _mean_statistics(histogram, [own[name] for own in known], opinions.weights)
         out.write(f"{name}.score", score)
         out.write(f"{name}.proposal", proposal)
         out.write(f"{name}.rejection", as_uint8(rejected))
@@ -203,6 +206,13 @@ def _combine_case(
     if features is not None:
         out.write("features", features)
     out.write_statistics(statistics)
+
+
+def _mean_statistics(histogram: np.ndarray, known: Sequence[TrackStatistics], weights: np.ndarray) -> TrackStatistics:
+    """Weighted means of the distances, and what those runs that know of it say of errors that labels share."""
+    unseen, seen, between = (_mean([getattr(own, name) for own in known], weights) for name in DISTANCES)
+    shared = [own.systematic for own in known if own.systematic is not None]
+    return TrackStatistics(histogram, unseen, seen, between, np.mean(shared, axis=0) if shared else None)
 
 
 def _mean(rows: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +19,11 @@ SAMPLES_PER_CLASS = 2000
 
 @dataclass(frozen=True, eq=False)
 class CaseArrays:
-    """A case in memory: image (C, *spatial) float32, labels and verified voxels per track."""
+    """A case in memory: image (C, *spatial) float32, labels and verified voxels per track.
+
+    `findings[track]` are the classes that the image shows by its tags, None where nobody has said;
+    `blank` the tracks without a mask, whose labels are at most what people decided on in review.
+    """
 
     id: str
     group: str
@@ -30,6 +34,8 @@ class CaseArrays:
     verified: Mapping[str, np.ndarray | None]
     verified_case: bool = False
     photograph: bool = False
+    findings: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
+    blank: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +57,9 @@ class PreparedCase:
     centres: Mapping[str, Mapping[int, np.ndarray]]
     photograph: bool = False
     verified_case: bool = False
+    findings: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
+    has_labels: bool = True
+    blank: frozenset[str] = frozenset()
 
     def as_given(self, array: np.ndarray) -> np.ndarray:
         """`array` (..., Z, Y, X) with the number of axes of the file."""
@@ -125,6 +134,8 @@ def prepare(case: CaseArrays, tracks: Sequence[Track], folder: Path, seed: int) 
     return PreparedCase(
         case.id, case.group, case.held_out, spacing, shape, image, labels, verified, centres,
         photograph=case.photograph, verified_case=case.verified_case,
+        findings={t.name: case.findings.get(t.name) for t in tracks}, has_labels=bool(case.labels),
+        blank=case.blank | {t.name for t in tracks if t.name not in case.labels},
     )  # fmt: skip
 
 

@@ -24,17 +24,24 @@ from napari_noisylabel.store.files import read_json, write_json
 THRESHOLDS = {FilterLevel.CASE: 0.8, FilterLevel.REGION: 0.9, FilterLevel.VOXEL: 0.95}
 """Default threshold per level: strict, so that clean masks stay clean (docs/filter.md)."""
 
+WEAK_THRESHOLD = 0.5
+"""Default for methods that learn from tags, at every level: a mask that starts empty is no clean one to be kept."""
+
 RESULT = "filter"
 TUPLES = ("start", "stop", "votes")  # fields of a region that JSON makes lists of
 
 
 @dataclass(frozen=True)
 class FilterRequest:
-    """What to filter and how; a threshold of 0 takes the level's default."""
+    """What to filter and how; a threshold of 0 takes the level's default.
+
+    `weak`: the run's method learns from tags, so its regions are weak evidence, and marked so.
+    """
 
     run: str
     level: str = FilterLevel.CASE
     threshold: float = 0.0
+    weak: bool = False
 
     def checked(self) -> FilterRequest:
         """With the default filled in. Raises BadSetting."""
@@ -42,7 +49,8 @@ class FilterRequest:
             raise BadSetting(f"the level of a filter is voxel, region or case, got {self.level!r}. Choose one of them.")
         if not 0 <= self.threshold <= 1:
             raise BadSetting(f"a threshold is a likelihood between 0 and 1, got {self.threshold:g}. Give another one.")
-        return replace(self, threshold=self.threshold or THRESHOLDS[FilterLevel(self.level)])
+        default = WEAK_THRESHOLD if self.weak else THRESHOLDS[FilterLevel(self.level)]
+        return replace(self, threshold=self.threshold or default)
 
 
 @dataclass(frozen=True)
@@ -56,13 +64,18 @@ class FilterResult:
 
 @dataclass(frozen=True, eq=False)
 class CaseMaps:
-    """One case and track as a filter sees it; maps are (*spatial), and read when a level asks for them."""
+    """One case and track as a filter sees it; maps are (*spatial), and read when a level asks for them.
+
+    `blank`: its mask started empty. Nothing says how it is drawn, so no level's model is asked: the likelihood is
+    what the method says of the empty mask.
+    """
 
     scores: CaseScores
     track: str
     labels: np.ndarray
     statistics: TrackStatistics
     spacing: tuple[float, ...]
+    blank: bool = False
 
     @cached_property
     def proposal(self) -> np.ndarray:
@@ -112,7 +125,7 @@ def refilter(store: ProjectStore, folder: Path, request: FilterRequest) -> Itera
     np.save(aside / "offsets.npy", np.cumsum([0, *(len(v) for v in indices)]))
     write_json(aside / "filter.json", {
         "run": request.run, "level": str(request.level), "threshold": request.threshold,
-        "note": _note(FilterLevel(request.level), store.tracks, fits),
+        "note": _note(request, store.tracks, fits),
         "fits": {t: [asdict(f) for f in own] for t, own in fits.items()}, "regions": regions,
         "likelihood_counts": {t: c.tolist() for t, c in counts.items()},
     }, nan_as_null=True, compact=True)  # fmt: skip
@@ -182,7 +195,7 @@ class _RegionModel:
         pieces: list[tuple[np.ndarray, np.ndarray]] = []
         for case in (c for c in cases if not c.held_out):
             maps = _maps(store, folder, case, track, statistics[case.id])
-            if maps is not None:
+            if maps is not None and not maps.blank:
                 found = self._candidates(maps)
                 pieces.append((_concerned(found), self._scores(found, maps)))
         concerned = np.concatenate([c for c, _ in pieces] or [np.zeros(0)])
@@ -230,7 +243,7 @@ def _case_regions(
         maps = _maps(store, folder, case, track, statistics)
         if maps is None:
             continue
-        shown = models[track.name].likelihood(maps)
+        shown = np.array(maps.rejection) if maps.blank else models[track.name].likelihood(maps)
         if track.ignore is not None:
             shown[maps.labels == IGNORE] = 0
         verified = store.verified(case.id, track.name, maps.labels.shape)
@@ -241,21 +254,24 @@ def _case_regions(
             counts[track.name][:] += np.bincount(shown[maps.proposal != maps.labels], minlength=256)
         enough = shown >= np.ceil(request.threshold * 255 - 1e-6)
         found = find_regions(maps.labels, maps.proposal, enough, maps.spacing)
-        yield _regions(request.run, case, track, found, shown, maps), found
+        yield _regions(request, case, track, found, shown, maps), found
 
 
 def _maps(
     store: ProjectStore, folder: Path, case: Case, track: Track, statistics: Mapping[str, TrackStatistics]
 ) -> CaseMaps | None:
     """Labels as they are now, and what the run left; None where the case has no labels of the track."""
-    if track.name not in case.labels:
+    if not case.is_labelled(track.name):
         return None
     labels = labels_of(store, case)[track.name]
-    return CaseMaps(CaseScores(folder, case.id), track.name, labels, statistics[track.name], case.geometry.spacing)
+    return CaseMaps(
+        CaseScores(folder, case.id), track.name, labels, statistics[track.name], case.geometry.spacing,
+        blank=case.is_blank(track.name),
+    )  # fmt: skip
 
 
 def _regions(
-    run: str, case: Case, track: Track, found: Components, shown: np.ndarray, maps: CaseMaps
+    request: FilterRequest, case: Case, track: Track, found: Components, shown: np.ndarray, maps: CaseMaps
 ) -> list[Region]:
     likelihood, score = found.means(shown) / 255, lk.to_nats(found.means(maps.score))
     voxel = float(np.prod(maps.spacing))
@@ -266,7 +282,8 @@ def _regions(
     return [
         Region(
             id=0,
-            run=run,
+            run=request.run,
+            weak=request.weak,
             case=case.id,
             track=track.name,
             from_class=int(found.from_class[j]),
@@ -303,8 +320,15 @@ def _as_record(fit: Mixture) -> MixtureFit:
     return MixtureFit(fit.means, fit.sds, fit.weights, fit.split, fit.reason, fit.n, fit.clean_below)
 
 
-def _note(level: FilterLevel, tracks: Sequence[Track], fits: Mapping[str, Sequence[MixtureFit]]) -> str:
-    """One sentence on the classes whose mixture was refused, and what stands in for it."""
+def _note(request: FilterRequest, tracks: Sequence[Track], fits: Mapping[str, Sequence[MixtureFit]]) -> str:
+    """One sentence on the classes whose mixture was refused, and what stands in for it; one on weak evidence."""
+    weak = "without a mask the likelihood is the probability of the finding: weak evidence, from tags"
+    if request.weak and not any(f.n for own in fits.values() for f in own):
+        return weak
+    return "; ".join([_split_note(FilterLevel(request.level), tracks, fits)] + [weak] * request.weak)
+
+
+def _split_note(level: FilterLevel, tracks: Sequence[Track], fits: Mapping[str, Sequence[MixtureFit]]) -> str:
     refused = [t.classes[k] for t in tracks for k, f in enumerate(fits[t.name]) if k and not f.split]
     if not refused:
         return "the mixture separates clean from noisy in every class"

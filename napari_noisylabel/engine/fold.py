@@ -61,6 +61,7 @@ class Fold:
     ) -> None:
         self.spec, self.number, self.method = spec, number, method
         self.tracks, self.epochs = spec.tracks, spec.epochs
+        self.axes, self.patch_size = spec.plan.in_plane, spec.plan.size
         self.device = spec.fabric.device
         self.epoch = 0
         self.case_ids = tuple(c.id for c in cases)
@@ -76,6 +77,8 @@ class Fold:
             c.id: {t: None if v is None else c.as_given(v) for t, v in c.verified.items()} for c in cases
         }
         self.working_labels = {i: {t: np.array(a) for t, a in tracks.items()} for i, tracks in self.labels.items()}
+        self.findings: Mapping[str, Mapping[str, tuple[int, ...] | None]] = {c.id: c.findings for c in cases}
+        self.blank: Mapping[str, frozenset[str]] = {c.id: c.blank for c in cases}
         self._extra: dict[str, dict[str, dict[str, np.ndarray]]] = {}
         self._added: list[nn.Parameter] = []
         self._started = False
@@ -169,7 +172,7 @@ class Fold:
 
     def batch(self, step: int) -> Batch:
         """The batch of `step` of this epoch: cases in an order drawn anew for each epoch."""
-        n, size = len(self.case_ids), self.spec.plan.batch
+        n, size = len(self.case_ids), self.stage.size or self.spec.plan.batch
         order = np.random.default_rng([self.spec.seed, self.number, self.epoch, 1]).permutation(
             np.tile(np.arange(n), -(-self.spec.plan.steps * size // n))
         )

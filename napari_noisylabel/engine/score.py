@@ -38,8 +38,9 @@ def score_case(
         name = track.name
         labels = np.asarray(case.as_given(case.labels[name]))
         evidence = Evidence(
-            case.id, track, unseen.probs[name], labels, spacing, unseen.features, unseen.disagreement.get(name)
-        )
+            case.id, track, unseen.probs[name], labels, spacing, unseen.features, unseen.disagreement.get(name),
+            image=case.as_given(case.image), findings=case.findings.get(name), blank=name in case.blank,
+        )  # fmt: skip
         evidence = replace(evidence, probs=method.corrected(evidence))
         other = replace(evidence, probs=seen.probs[name], features=seen.features, disagreement=None)
         other = replace(other, probs=method.corrected(other))

@@ -114,7 +114,7 @@ def _train_prepared(
 ) -> Iterator[Report]:
     training = [c for c in prepared.values() if not c.held_out]
     reference = [c for c in training if c.verified_case] if _method(spec).needs_reference else []
-    training = [c for c in training if c not in reference]
+    training = [c for c in training if c not in reference and (c.has_labels or _method(spec).uses_tags)]
     _check_enough(training, spec.folds)
     _check_reference(spec, reference)
     folds = make_folds(training, spec.folds, spec.seed)

@@ -23,7 +23,7 @@ from napari_noisylabel.engine.journal import Journal, cut_back, stop_file
 from napari_noisylabel.engine.source import iterate_cases
 from napari_noisylabel.engine.spec import RunSpec, read_spec, write_spec
 from napari_noisylabel.errors import NoisyLabelError
-from napari_noisylabel.methods import ENSEMBLE
+from napari_noisylabel.methods import ENSEMBLE, is_weak
 from napari_noisylabel.records import Report
 from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.store.files import read_json
@@ -85,7 +85,7 @@ def _train(project: Path, spec: RunSpec, folder: Path) -> Iterator[Report]:
     write_spec(folder, spec)  # a resumed run keeps device, precision and threads
     with ProjectStore.open(project, read_only=True) as store:
         yield from train(spec, iterate_cases(store, spec.label_version), store.tracks, folder)
-        yield from refilter(store, folder, FilterRequest(spec.run))
+        yield from refilter(store, folder, FilterRequest(spec.run, weak=is_weak(spec.method)))
     yield Report(spec.run, "done", message="trained, scored and proposed")
 
 
@@ -99,7 +99,7 @@ def _combine(project: Path, spec: RunSpec, folder: Path) -> Iterator[Report]:
 def _filter(project: Path, spec: RunSpec, folder: Path) -> Iterator[Report]:
     request = FilterRequest(**read_json(folder / FILTER_REQUEST))
     with ProjectStore.open(project, read_only=True) as store:
-        yield from refilter(store, folder, replace(request, run=spec.run))
+        yield from refilter(store, folder, replace(request, run=spec.run, weak=is_weak(spec.method)))
     yield Report(spec.run, "done", message="filtered again")
 
 

@@ -5,7 +5,7 @@
     tracks, cases = make_tracks(checked), make_cases(checked)  # the records: cases.py
     labels = load_labels(cases[0], tracks[0])           # class indices, if the file is unchanged
 
-What the person says about cases (split, groups, tags) is read in tables.py.
+What the person says about cases (split, groups, tags) is read in tables.py; tags.py sees that tags fit.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from napari_noisylabel.io.checks import CheckedCase, Problem, check_case, check_
 from napari_noisylabel.io.files import file_hash, hash_matches, looks_changed, source_file
 from napari_noisylabel.io.pairing import FoundCase, find_cases
 from napari_noisylabel.io.tables import read_groups, read_split, read_tags
+from napari_noisylabel.io.tags import check_tags, track_of_tags
 from napari_noisylabel.io.values import class_indices, source_values
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Problem",
     "check_case",
     "check_cases",
+    "check_tags",
     "class_indices",
     "examine_cases",
     "file_hash",
@@ -47,4 +49,5 @@ __all__ = [
     "read_tags",
     "source_file",
     "source_values",
+    "track_of_tags",
 ]

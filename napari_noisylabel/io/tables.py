@@ -12,6 +12,7 @@ from typing import Any
 from napari_noisylabel.errors import BadSetting, UnreadableFile
 from napari_noisylabel.io.files import reading
 from napari_noisylabel.io.volumes import case_id
+from napari_noisylabel.records import FINDINGS
 
 PARTS = {"train": "", "training": "", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Names of parts in a split file, and what `Case.held_out` calls them."""
@@ -71,14 +72,26 @@ def read_groups(source: Path | str, ids: Iterable[str]) -> dict[str, str]:
 
 
 def read_tags(path: Path | str) -> dict[str, dict[str, str]]:
-    """Image-level tags per case id, from a CSV: first row the names of the tags, first column the case."""
+    """Image-level tags per case id, from a CSV: first row the names of the tags, first column the case.
+
+    An empty cell says nothing, but in the column "findings": there it says that nothing was found. Findings
+    of a case that has several rows are joined.
+    """
     rows = _rows(Path(path))
     if len(rows) < 2 or len(rows[0]) < 2:
         raise BadSetting(
             f"tags must be a table with a header, a column of cases and one column per tag; {path} is not."
         )
-    names = [name.strip() for name in rows[0][1:]]
-    return {case_id(row[0]): {k: v for k, v in zip(names, row[1:], strict=False) if v} for row in rows[1:] if row}
+    names = [FINDINGS if name.lower() == FINDINGS else name for name in rows[0][1:]]
+    tags: dict[str, dict[str, str]] = {}
+    for row in rows[1:]:
+        cells = dict(zip(names, [*row[1:], *[""] * len(names)], strict=False))
+        own = tags.setdefault(case_id(row[0]), {})
+        before = own.get(FINDINGS)
+        own.update({k: v for k, v in cells.items() if v or k == FINDINGS})
+        if before:
+            own[FINDINGS] = "; ".join(filter(None, (before, cells[FINDINGS])))
+    return tags
 
 
 def _cases_of(part: Any, path: Path) -> list[str]:

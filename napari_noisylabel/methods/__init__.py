@@ -20,6 +20,7 @@ from napari_noisylabel.methods.settings import (
     FmiTransitionSettings,
     JcasSettings,
     MethodSettings,
+    MultiSaSettings,
     SelfCleansingSettings,
     SpatialCorrectionSettings,
 )
@@ -33,7 +34,8 @@ class MethodInfo:
 
     `factory` is "module:Class"; the class takes the fields of `settings` as keyword arguments.
     A method that does not train combines what other runs left. `made_for` names the errors for which
-    it was made, `needs` what must be there.
+    it was made, `needs` what must be there. `weak`: it learns where something is from image-level
+    tags alone, so its proposals are shown as weak, and never accepted in bulk.
     """
 
     name: str
@@ -43,6 +45,7 @@ class MethodInfo:
     needs: tuple[str, ...] = ()
     trains: bool = True
     made_for: str = ""
+    weak: bool = False
 
     def check(self, values: Mapping[str, Any]) -> MethodSettings:
         """The settings with defaults filled in. Raises BadSetting in one sentence.
@@ -138,6 +141,15 @@ BUILT_IN = (
         "napari_noisylabel.methods.active_refinement:ActiveRefinement",
         made_for="classes of unequal size with many wrong labels, and somebody who answers in rounds",
     ),
+    MethodInfo(
+        "multi-sa",
+        "Masks from image-level tags by attention on several layers (after Multi-SA)",
+        MultiSaSettings,
+        "napari_noisylabel.methods.multi_sa:MultiSA",
+        needs=("image-level tags",),
+        made_for="images of which only the content is known; weak evidence",
+        weak=True,
+    ),
 )
 
 
@@ -164,6 +176,12 @@ def methods() -> dict[str, MethodInfo]:
 def broken_methods() -> dict[str, str]:
     """Entry points of third parties that give no method, and why in a sentence."""
     return {name: info for name, info in _third_parties() if isinstance(info, str)}
+
+
+def is_weak(name: str) -> bool:
+    """True where the proposals of a method go back to image-level tags; False for one that is not installed here."""
+    info = methods().get(name)
+    return info is not None and info.weak
 
 
 def method_info(name: str) -> MethodInfo:

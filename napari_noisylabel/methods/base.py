@@ -38,13 +38,15 @@ class Stage:
     """One stretch of a run: its name, its length, which networks it trains, what a batch is.
 
     `networks` are indices into `run.networks`; `batch` is "patches" (default) or "images"
-    (whole cases at reduced size, for classifiers).
+    (whole cases at reduced size, for classifiers), `size` how many there are in one (0: as the
+    engine plans it).
     """
 
     name: str
     epochs: int
     networks: tuple[int, ...] = (0,)
     batch: str = "patches"
+    size: int = 0
 
 
 @dataclass
@@ -103,6 +105,9 @@ class Evidence:
     probs (K, *spatial) float16 are of networks that have not seen the case, `labels` (*spatial)
     uint8 with IGNORE; `spacing` in mm per axis; `features` (F, *spatial/2) float16 of the network;
     `disagreement` (*spatial) in nats of the passes that `probs` are the mean of (`Method.evaluation_passes`).
+    `image` (C, *spatial) float16, normalised as for training; `findings` are the classes that the
+    image shows by its tags, None where nobody has said; `blank`: there is no mask, `labels` is what
+    people decided on and IGNORE elsewhere.
     """
 
     case: str
@@ -112,6 +117,9 @@ class Evidence:
     spacing: tuple[float, ...]
     features: np.ndarray | None = None
     disagreement: np.ndarray | None = None
+    image: np.ndarray | None = None
+    findings: tuple[int, ...] | None = None
+    blank: bool = False
 
 
 class FoldRun(Protocol):
@@ -138,6 +146,10 @@ class FoldRun(Protocol):
     @property
     def spacing(self) -> Mapping[str, tuple[float, ...]]: ...
     @property
+    def axes(self) -> tuple[int, ...]: ...  # of (Z, Y, X) that a network sees: two of them where slices are taken
+    @property
+    def patch_size(self) -> tuple[int, int, int]: ...  # sides of a patch, (Z, Y, X); 1 across slices
+    @property
     def device(self) -> torch.device: ...
     @property
     def networks(self) -> Sequence[nn.Module]: ...
@@ -147,6 +159,10 @@ class FoldRun(Protocol):
     def labels(self) -> Mapping[str, Mapping[str, np.ndarray]]: ...  # labels[case][track], not to be written
     @property
     def verified(self) -> Mapping[str, Mapping[str, np.ndarray | None]]: ...
+    @property
+    def findings(self) -> Mapping[str, Mapping[str, tuple[int, ...] | None]]: ...  # by tags; None: nobody has said
+    @property
+    def blank(self) -> Mapping[str, frozenset[str]]: ...  # tracks without a mask
     @property
     def working_labels(self) -> dict[str, dict[str, np.ndarray]]: ...
     @property
@@ -191,6 +207,7 @@ class Method:
     n_networks: ClassVar[int] = 1
     uses_ema: ClassVar[bool] = True
     needs_reference: ClassVar[bool] = False  # puts whole verified cases aside as `run.reference_ids`
+    uses_tags: ClassVar[bool] = False  # trains on cases without any mask, too, by their `run.findings`
 
     def stages(self, epochs: int) -> tuple[Stage, ...]:
         """The stretches of a run of `epochs` epochs. One, unless the method says otherwise."""

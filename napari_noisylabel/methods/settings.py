@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class MethodSettings(BaseModel):
@@ -261,6 +261,72 @@ class SpatialCorrectionSettings(MethodSettings):
         "paper": _PUBLISHED_SPATIAL,
         "as-released": {**_PUBLISHED_SPATIAL, "shared_divisor": True},
     }
+
+
+class MultiSaSettings(MethodSettings):
+    """Masks from image-level tags by attention on several layers, after Yaganapu and Kang, 2024."""
+
+    classifier: float = Field(0.5, gt=0, lt=1, description="Share of the epochs of the classifier")
+    images: int = Field(16, ge=1, le=256, description="Images per step of the classifier")
+    layers: tuple[int, ...] = Field((3, 4, 5), description="Stages (2 to 5) whose attended features are stacked")
+    attention: bool = Field(True, description="Self-attention at these stages; off: plain features")
+    auxiliary: float = Field(0.3, ge=0, le=10, description="Weight of a classifier at each stage; 0: none")
+    fusion: Literal["product", "mean", "max", "stack"] = Field(
+        "product", description="How the maps of the stack and of each stage become one; or those of the stack alone"
+    )
+    width: int = Field(8, ge=8, le=128, multiple_of=8, description="Channels of the first stage")
+    embedding: int = Field(16, ge=8, le=512, multiple_of=8, description="Channels of each stage in the stack")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout before the classifier")
+    top: float = Field(0.1, gt=0, le=1, description="Share of positions that a class's score is the mean of; 1: all")
+    nodes: int = Field(1024, ge=16, le=16384, description="Most positions that attend to each other")
+    classifier_lr: float = Field(3e-3, gt=0, le=0.1, description="Learning rate of the classifier")
+    steps: int = Field(0, ge=0, le=64, description="Steps by which attention spreads activation; 0: none")
+    scales: tuple[float, ...] = Field((1.0,), description="Sizes of the image that activation is averaged over")
+    flip: bool = Field(False, description="Average activation over the mirrored image, too (last axis)")
+    pseudo: Literal["seeds", "dense"] = Field("seeds", description="Sure voxels alone, or a class for each voxel")
+    foreground: float = Field(0.3, gt=0, lt=1, description="Activation above which a voxel is of the class")
+    background: float = Field(0.05, ge=0, lt=1, description="Activation below which a voxel is background")
+    alpha: float = Field(4.0, gt=0, le=64, description="Power of the background's score in dense masks")
+    regrow: float = Field(0.0, ge=0, lt=1, description="Share of the second stage after which masks grow; 0: never")
+    grow_foreground: float = Field(0.85, gt=0, lt=1, description="A voxel joins the class beside it above this")
+    grow_background: float = Field(0.99, gt=0, lt=1, description="A voxel joins the background beside it above this")
+    masks: Literal["use", "ignore"] = Field("use", description="Given masks teach the second stage, or only tags do")
+    dice_weight: float = Field(1.0, ge=0, le=10, description="Weight of the soft Dice term of the second stage")
+
+    @field_validator("layers", "scales", mode="before")
+    @classmethod
+    def _split_text(cls, value: Any) -> Any:
+        return tuple(v for v in value.split(",") if v.strip()) if isinstance(value, str) else value
+
+    @field_validator("layers")
+    @classmethod
+    def _check_layers(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or not set(value) <= {2, 3, 4, 5} or list(value) != sorted(set(value)):
+            raise ValueError("layers are different stages from 2 to 5 in ascending order")
+        return value
+
+    @field_validator("scales")
+    @classmethod
+    def _check_scales(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or len(set(value)) < len(value) or not all(0.25 <= v <= 4 for v in value):
+            raise ValueError("scales are different numbers from 0.25 to 4")
+        return value
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> MultiSaSettings:
+        if self.background >= self.foreground:
+            raise ValueError("background must be below foreground")
+        return self
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "class-activation": {"layers": (5,), "attention": False, "auxiliary": 0.0, "fusion": "stack", "top": 1.0},
+        "last-layer": {"layers": (5,), "auxiliary": 0.0, "fusion": "stack"},
+        "reconstruction": {
+            "width": 32, "embedding": 256, "dropout": 0.5, "top": 1.0, "fusion": "stack", "steps": 0,
+            "classifier_lr": 1e-3, "scales": (0.5, 1.0, 1.5, 2.0), "flip": True, "foreground": 0.25,
+        },
+    }  # fmt: skip
+    """No values of the authors are known. "class-activation" and "last-layer" are what the method is compared with."""
 
 
 class EnsembleSettings(MethodSettings):

@@ -1,8 +1,9 @@
 """The session's case as napari layers, and the way from a region to the place on the screen.
 
-Bottom to top: image (one per channel), given labels, corrected labels, noise likelihood, affinity
-of the clicked voxel, region box. All share one grid. Arrays are views of the session's: painting
-on the corrected layer writes into `session.view.corrected`.
+Bottom to top: image (one per channel), given labels, corrected labels, class activation (of methods
+that learn from tags; hidden), noise likelihood, affinity of the clicked voxel, region box. All share
+one grid. Arrays are views of the session's: painting on the corrected layer writes into
+`session.view.corrected`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from napari_noisylabel.records import CaseView, Region
 from napari_noisylabel.session import ReviewSession
 
 GIVEN, CORRECTED, LIKELIHOOD = "given labels", "corrected labels", "noise likelihood"
+ACTIVATION = "class activation (weak)"
 AFFINITY, BOX = "affinity", "region"
 DEFAULT_THRESHOLD = 0.5
 BOX_WIDTH = 0.35  # voxels
@@ -95,6 +97,7 @@ class SessionLayers:
             self._show_images(view)
             self._show_labels(view, track)
             self._show_likelihood(view, track)
+            self._show_activation(view, track)
             self._place_box(None)
         self._track = track
         if self.corrected is not None:
@@ -174,6 +177,22 @@ class SessionLayers:
                 **self._grid,
             ),
         )
+
+    def _show_activation(self, view: CaseView, track: str) -> None:
+        """Where a classifier that only knows tags sees a finding; hidden until somebody wants to see it."""
+        array = view.activation.get(track)
+        if array is None:
+            self._drop(ACTIVATION)
+            return
+        layer = self._layer(ACTIVATION)
+        if layer is not None:
+            self._replace(layer, array)
+            return
+        shown = Image(
+            self._view(array), name=ACTIVATION, colormap=affinity_colormap(), opacity=0.6, visible=False,
+            blending="translucent", contrast_limits=(0, 255), **self._grid,
+        )  # fmt: skip
+        self._add(ACTIVATION, shown)
 
     # ------------------------------------------------------------ what the panels ask for
 
@@ -328,7 +347,7 @@ class SessionLayers:
         return layer if layer is not None and layer in self.viewer.layers else None
 
     def _add(self, name: str, layer: Layer) -> Any:
-        order = [*self._images, GIVEN, CORRECTED, LIKELIHOOD, AFFINITY, BOX]
+        order = [*self._images, GIVEN, CORRECTED, ACTIVATION, LIKELIHOOD, AFFINITY, BOX]
         below = [n for n in order[: order.index(name)] if self._layer(n) is not None]
         place = self.viewer.layers.index(self._layer(below[-1])) + 1 if below else 0
         self.viewer.layers.insert(place, layer)

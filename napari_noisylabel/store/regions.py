@@ -17,7 +17,7 @@ from napari_noisylabel.store.database import Database, Row
 
 COLUMNS = (
     "id, run_id, case_id, track, from_class, to_class, start, stop, "
-    "voxels, volume_mm3, likelihood, score, gain, share_above, state, votes"
+    "voxels, volume_mm3, likelihood, score, gain, share_above, state, votes, weak"
 )
 STORED = f"{COLUMNS}, first, last, runs"
 UNDECIDED = (RegionState.OPEN, RegionState.UNSURE)
@@ -156,10 +156,11 @@ def _place(region: Region) -> tuple[str, str, int, int]:
 
 def _upsert(connection: sqlite3.Connection, row: tuple, runs: bytes) -> int:
     (region_id,) = connection.execute(
-        f"INSERT INTO regions ({STORED}) VALUES ({', '.join('?' * 19)}) "
+        f"INSERT INTO regions ({STORED}) VALUES ({', '.join('?' * 20)}) "
         "ON CONFLICT (id) DO UPDATE SET start = excluded.start, stop = excluded.stop, "
         "volume_mm3 = excluded.volume_mm3, likelihood = excluded.likelihood, score = excluded.score, "
-        "gain = excluded.gain, share_above = excluded.share_above, votes = excluded.votes RETURNING id",
+        "gain = excluded.gain, share_above = excluded.share_above, votes = excluded.votes, weak = excluded.weak "
+        "RETURNING id",
         (*row, *span(from_bytes(runs)), runs),
     ).fetchone()
     return int(region_id)
@@ -170,12 +171,13 @@ def _row(region: Region, run: str, region_id: int | None, state: RegionState) ->
     return (
         *(region_id, run, *_place(region), as_text(region.start), as_text(region.stop)),
         *(int(region.voxels), float(region.volume_mm3), *(float(value) for value in measures), state),
-        json.dumps([round(float(share), 4) for share in region.votes]),
+        *(json.dumps([round(float(share), 4) for share in region.votes]), region.weak),
     )
 
 
 def _region(row: Row) -> Region:
-    *head, start, stop, voxels, volume, likelihood, score, gain, share, state, votes = row
+    *head, start, stop, voxels, volume, likelihood, score, gain, share, state, votes, weak = row
     measures = (math.nan if value is None else value for value in (likelihood, score, gain, share))
     shares = tuple(json.loads(votes)) if len(votes) > 2 else ()
-    return Region(*(*head, as_box(start), as_box(stop), voxels, volume, *measures, RegionState(state), shares))
+    marks = (RegionState(state), shares, bool(weak))
+    return Region(*(*head, as_box(start), as_box(stop), voxels, volume, *measures, *marks))

@@ -123,6 +123,10 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE regions ADD COLUMN votes TEXT NOT NULL DEFAULT '[]';
     """,
+    # 2 -> 3: regions that go back to image-level tags alone
+    """
+    ALTER TABLE regions ADD COLUMN weak INTEGER NOT NULL DEFAULT 0 CHECK (weak IN (0, 1));
+    """,
 )
 """`MIGRATIONS[v]` takes a database from schema `v` to `v + 1`. Those that shipped never change."""
 

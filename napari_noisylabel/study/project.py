@@ -12,6 +12,7 @@ from napari_noisylabel.io.folders import (
     FoundCase,
     Problem,
     check_cases,
+    check_tags,
     examine_cases,
     find_cases,
     make_cases,
@@ -19,7 +20,10 @@ from napari_noisylabel.io.folders import (
     read_groups,
     read_split,
     read_tags,
+    track_of_tags,
 )
+from napari_noisylabel.io.tags import TRACK as TAG_TRACK
+from napari_noisylabel.io.tags import Tags
 from napari_noisylabel.records import Case, Track
 from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.store.manifest import DATABASE_FILE
@@ -59,7 +63,8 @@ def make_project(
     Parameters
     ----------
     images : folder of images; `_0000` suffixes are channels of one case.
-    labels, raters : one folder per track, and per further rater.
+    labels, raters : one folder per track, and per further rater. No labels at all are fine with `tags` that
+        have a column "findings": then the findings are the classes.
     split : JSON file whose `val` and `test` cases are held out.
     groups : CSV file or regular expression that says which person a case is of.
     class_names : names of the non-zero values in their order, for all tracks or per track.
@@ -91,9 +96,10 @@ def plan_project(
     progress: Progress | None = None,
 ) -> ProjectPlan:  # fmt: skip
     """What `make_project` would make of these files, without writing. Raises its InputErrors."""
-    found = _find(images, labels, raters, unlabelled or tags is not None)
+    known_tags = read_tags(tags) if tags is not None else None
+    found = _find(images, labels, raters, unlabelled, known_tags)
     checked = check_cases(found, progress=progress)
-    return _plan(checked, split, groups, class_names, ignore, tags)
+    return _plan(found, checked, split, groups, class_names, ignore, known_tags)
 
 
 def check_project(
@@ -103,11 +109,12 @@ def check_project(
     progress: Progress | None = None,
 ) -> ProjectPlan:  # fmt: skip
     """Like `plan_project`, but a case that cannot be used is listed in `problems` and stops nothing."""
-    found = _find(images, labels, raters, unlabelled or tags is not None)
+    known_tags = read_tags(tags) if tags is not None else None
+    found = _find(images, labels, raters, unlabelled, known_tags)
     checked, problems = examine_cases(found, progress=progress)
     if not checked:
         return ProjectPlan((), (), tuple(problems))
-    plan = _plan(checked, split, groups, class_names, ignore, tags)
+    plan = _plan(found, checked, split, groups, class_names, ignore, known_tags)
     return ProjectPlan(plan.tracks, plan.cases, tuple(problems))
 
 
@@ -115,18 +122,27 @@ def check_project(
 
 
 def _find(
-    images: Path | str, labels: Mapping[str, Path | str], raters: Mapping[str, Path | str] | None, unlabelled: bool
-) -> list[FoundCase]:
-    if not labels:
-        raise NoPairs("a project needs the labels that are to be checked. Give their folder, or one per track.")
-    return find_cases(images, labels, raters, unlabelled=unlabelled)
+    images: Path | str, labels: Mapping[str, Path | str], raters: Mapping[str, Path | str] | None, unlabelled: bool,
+    tags: Tags | None,
+) -> list[FoundCase]:  # fmt: skip
+    if not labels and tags is None:
+        raise NoPairs(
+            "a project needs the labels that are to be checked, or image-level tags. Give the labels' folder, or one "
+            "per track, or a table of tags."
+        )
+    return find_cases(images, labels, raters, unlabelled=unlabelled or tags is not None)
 
 
 def _plan(
-    checked: Sequence[CheckedCase], split: Path | str | None, groups: Path | str | None, class_names: ClassNames,
-    ignore: int | None, tags: Path | str | None,
+    found: Sequence[FoundCase], checked: Sequence[CheckedCase], split: Path | str | None, groups: Path | str | None,
+    class_names: ClassNames, ignore: int | None, tags: Tags | None,
 ) -> ProjectPlan:  # fmt: skip
     tracks = make_tracks(checked, class_names, ignore)
+    if not tracks and tags is not None:
+        own = class_names.get(TAG_TRACK, ()) if isinstance(class_names, Mapping) else class_names
+        tracks = (track_of_tags(tags, own, ignore),)
+    if tags is not None:
+        check_tags(tags, {c.id for c in found}, tracks)
     if isinstance(class_names, Mapping):
         strange = sorted(set(class_names) - {t.name for t in tracks})
         if strange:
@@ -135,6 +151,6 @@ def _plan(
         checked,
         split=read_split(split) if split is not None else None,
         groups=read_groups(groups, [c.id for c in checked]) if groups is not None else None,
-        tags=read_tags(tags) if tags is not None else None,
+        tags=tags,
     )
     return ProjectPlan(tracks, cases)

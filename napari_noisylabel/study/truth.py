@@ -34,7 +34,7 @@ class Truth:
     def _read(self, track: Track, held_out: bool) -> Iterator[tuple[Case, np.ndarray]]:
         for case in self.cases:
             path = self.files[track.name].get(case.id)
-            if path is not None and bool(case.held_out) == held_out and (held_out or track.name in case.labels):
+            if path is not None and bool(case.held_out) == held_out and (held_out or case.is_labelled(track.name)):
                 yield case, load_file(path, case, track)
 
 

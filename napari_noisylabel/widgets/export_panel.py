@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt, QUrl
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QVBoxLayout, QWidget
 
+from napari_noisylabel.records import Case
 from napari_noisylabel.session import ReviewSession
 from napari_noisylabel.widgets import words
 from napari_noisylabel.widgets.notices import aside
@@ -132,6 +133,8 @@ def to_write(session: ReviewSession, what: str, format: str, out: Path | None) -
         f"{words.count(n)} files such as <b>{example}</b>, each on the grid of its source, and "
         f"<b>origin.json</b>, which says who decided what, go to {place}."
     )
+    if what == "corrected" and any(c.is_blank(t.name) for c in session.cases for t in session.tracks):
+        said += "<br>Of cases without a mask, those leave in which something was decided."
     return said + ("<br>Strokes that are not applied stay behind." if session.draft else "")
 
 
@@ -139,8 +142,15 @@ def example_name(session: ReviewSession, what: str, format: str) -> str:
     """The name of the first file that an export would write."""
     case = session.cases[0]
     track = session.tracks[0].name if session.tracks else ""
-    source = case.labels[track].path.name if track in case.labels else f"{case.id}.nii.gz"
+    source = case.labels[track].path.name if track in case.labels else _blank_name(case)
     suffix = ".nii.gz" if source.endswith(".nii.gz") else Path(source).suffix
     stem = source.removesuffix(suffix) + ("" if what == "corrected" else f"_{what}")
     folder = f"{track}/" if len(session.tracks) > 1 else ""
     return folder + stem + (".nii.gz" if format == "nifti" else suffix)
+
+
+def _blank_name(case: Case) -> str:
+    """The file that a mask drawn from nothing goes to: the case's, in the format of its image."""
+    name = case.images[0].path.name if case.images else ""
+    suffix = ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix or ".nii.gz"
+    return case.id + (".png" if suffix in (".jpg", ".jpeg") else suffix)

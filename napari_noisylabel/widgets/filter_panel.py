@@ -12,7 +12,8 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QComboBox, QGridLayout, QHBoxLayout, QLabel, QSlider, QVBoxLayout, QWidget
 
 from napari_noisylabel.arrays.likelihood import log_odds
-from napari_noisylabel.engine.filter import THRESHOLDS
+from napari_noisylabel.engine.filter import THRESHOLDS, WEAK_THRESHOLD
+from napari_noisylabel.methods import is_weak
 from napari_noisylabel.plugin.layers import DEFAULT_THRESHOLD
 from napari_noisylabel.records import FilterLevel, MixtureFit
 from napari_noisylabel.widgets import words
@@ -204,7 +205,9 @@ class FilterPanel(QWidget):
         )
 
     def _take_default(self) -> None:
-        self.slider.setValue(round(STEPS * THRESHOLDS[self.level.currentData()]))
+        run = self._session.run
+        weak = run is not None and is_weak(run.method)
+        self.slider.setValue(round(STEPS * (WEAK_THRESHOLD if weak else THRESHOLDS[self.level.currentData()])))
 
     def _moved(self) -> None:
         self.value.setText(words.percent(self.threshold))

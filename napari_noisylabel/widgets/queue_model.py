@@ -34,6 +34,8 @@ SORTS: dict[str, Callable[[Region], Any] | None] = {
 COLUMN_SORTS = (None, "class pair", "case", "likelihood", "size", "size", "agreement")
 VOXELS, AGREE = COLUMNS.index("voxels"), COLUMNS.index("agree")
 EVERYTHING, OPEN_ONLY, UNSURE_ONLY, THIS_CASE = "all", "open", "unsure", "this case"
+WEAK = "~"
+"""Mark of an open region that goes back to image-level tags alone."""
 
 
 class QueueModel(QAbstractTableModel):
@@ -143,6 +145,7 @@ class QueueModel(QAbstractTableModel):
             return self._text(region, index.column(), at == self._session.cursor)
         if role == Qt.ItemDataRole.ToolTipRole:
             told = f"region {region.id} · {words.STATE_WORDS[region.state]} · {words.size(region)}"
+            told += " · weak evidence, from tags" if region.weak else ""
             return f"{told}\n{words.shares(region, self.voices)}" if region.votes else told
         if role == Qt.ItemDataRole.TextAlignmentRole and index.column() > 2:
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
@@ -152,7 +155,7 @@ class QueueModel(QAbstractTableModel):
 
     def _text(self, region: Region, column: int, current: bool) -> str:
         if column == 0:
-            return "▶" if current else MARKS[region.state]
+            return "▶" if current else MARKS[region.state] or (WEAK if region.weak else "")
         if column == 1:
             return words.short_change(region, words.track_named(self._session.tracks, region.track))
         if column == 2:

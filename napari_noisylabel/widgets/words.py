@@ -68,6 +68,8 @@ def percent(share: float) -> str:
 
 def sure(region: Region) -> str:
     """How sure: "91 % likely wrong"."""
+    if region.weak:
+        return f"{percent(region.likelihood)}, weak evidence"
     return f"{percent(region.likelihood)} likely wrong"
 
 
@@ -98,6 +100,11 @@ def where(region: Region, name: str, cases: Sequence[Case]) -> str:
 def why(region: Region, track: Track | None, fit: Filter | None, names: Sequence[str] = ()) -> str:
     """One line on why this region is in the queue; `names` are the runs that an ensemble combines."""
     from_name, to_name = class_name(track, region.from_class), class_name(track, region.to_class)
+    if region.weak:
+        return (
+            f"Weak evidence, class-level: a network that learnt from image-level tags alone reads {to_name} here. "
+            "It may be elsewhere, or larger: look, and draw."
+        )
     who = f"{agreement(region)} methods read" if region.votes else "A network that never saw this case reads"
     said = f"{who} {to_name} where the label says {from_name}"
     if region.votes and (others := against(region, names)):

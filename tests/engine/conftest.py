@@ -39,6 +39,7 @@ QUICK: dict[str, dict[str, Any]] = {
         "fresh": True, "fresh_steps": 0,
     },
     "fmi-transition": {"rounds": 2, "repeats": 3, "voxels": 200, "proposal": "network"},
+    "multi-sa": {"images": 2, "layers": (4, 5), "regrow": 0.3},
     "spatial-correction": {"first": 0.3, "period": 0.3, "guard": 0.1, "least": 0.1, "until_unbiased": False},
     "active-refinement": {"ramp": 0.3, "vog_from": 0.3, "memory": 2, "refine": 0.3},
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from napari.components import ViewerModel
 
-from napari_noisylabel.plugin.layers import SessionLayers, outline, stroke_box
+from napari_noisylabel.plugin.layers import ACTIVATION, LIKELIHOOD, SessionLayers, outline, stroke_box
 from napari_noisylabel.records import Verdict
 
 
@@ -124,9 +126,19 @@ def test_affinity_lies_on_the_slice_that_was_clicked(viewer, layers, fake):
     assert [layer.name for layer in viewer.layers].index("affinity") > 3
 
 
-def test_a_case_without_a_run_has_no_overlay(viewer, layers, workbench):
-    import dataclasses
+def test_class_activation_is_a_hidden_layer_below_the_likelihood_and_goes_with_its_run(viewer, layers, workbench):
+    view = workbench.session.view
+    track = workbench.session.track
+    shown = np.full(view.given[track].shape, 7, np.uint8)
+    workbench.session.view = dataclasses.replace(view, activation={track: shown})
+    names = [layer.name for layer in viewer.layers]
+    assert names.index(ACTIVATION) == names.index(LIKELIHOOD) - 1
+    assert not viewer.layers[ACTIVATION].visible
+    workbench.session.view = view
+    assert ACTIVATION not in viewer.layers
 
+
+def test_a_case_without_a_run_has_no_overlay(viewer, layers, workbench):
     workbench.show(dataclasses.replace(workbench.session.view, likelihood={}))
 
     assert "noise likelihood" not in viewer.layers

@@ -42,14 +42,20 @@ def test_an_older_project_is_brought_up_to_date(store, folder, make_event, monke
     assert json.loads((folder / "project.json").read_text())["schema"] == newest + 1
 
 
-def test_regions_of_the_first_schema_come_through_without_votes():
+def test_regions_of_the_first_schema_come_through_without_votes_and_are_not_weak():
     connection = sqlite3.connect(":memory:")
     connection.executescript(f"{schema.MIGRATIONS[0]}; PRAGMA user_version=1")
     connection.execute("PRAGMA foreign_keys=OFF")
     connection.execute("INSERT INTO regions VALUES (1,'r','c','t',0,1,'[0]','[1]',0,0,1,1,.5,1,.5,0,'open',x'00')")
     assert schema.migrate(connection) == 1 and schema.version_of(connection) == schema.newest()
-    assert connection.execute("SELECT id, votes FROM regions").fetchall() == [(1, "[]")]
+    assert connection.execute("SELECT id, votes, weak FROM regions").fetchall() == [(1, "[]", 0)]
     connection.close()
+
+
+def test_a_weak_region_stays_weak(store, propose):
+    (region,) = propose([1, 2], weak=True)
+    assert region.weak and store.region(region.id).weak
+    assert not propose([7])[0].weak
 
 
 def test_a_migration_that_fails_leaves_the_project_as_it_was(store, folder, monkeypatch):

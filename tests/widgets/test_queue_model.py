@@ -65,3 +65,12 @@ def test_twenty_thousand_regions_sort_in_well_under_a_second(qapp, workbench):
 
     assert time.perf_counter() - started < 0.5
     assert session.queue[model.rows[0]].gain == 20010.0
+
+
+def test_weak_regions_have_a_mark_of_their_own(qapp, workbench):
+    session = workbench.session
+    session.queue = tuple(dataclasses.replace(r, weak=True) for r in session.queue)
+    model = QueueModel(session)
+    other = model.row_of(session.cursor) + 1
+    assert model.data(model.index(other, 0), Qt.ItemDataRole.DisplayRole) == "~"
+    assert "weak evidence" in model.data(model.index(other, 0), Qt.ItemDataRole.ToolTipRole)

@@ -20,6 +20,13 @@ def test_the_header_says_what_where_how_sure_and_how_large(workbench, fake):
     assert words.size(region) == "1\u2009214 voxels   2.3 ml"
 
 
+def test_a_weak_region_is_called_weak_and_not_wrong(workbench, fake):
+    region = dataclasses.replace(workbench.session.queue[0], likelihood=0.914, weak=True)
+
+    assert words.sure(region) == "91 %, weak evidence"
+    assert words.why(region, fake.TRACK, workbench.session.filter).startswith("Weak evidence, class-level:")
+
+
 def test_a_tiny_volume_is_given_in_cubic_millimetres():
     assert words.volume(0.0042) == "4.2 mm³"
     assert words.volume(0.21) == "0.21 ml"

@@ -30,7 +30,7 @@ from napari_noisylabel.engine.filter import FilterRequest
 from napari_noisylabel.engine.settings import check_engine
 from napari_noisylabel.errors import BadSetting, InputError, UnreadableFile
 from napari_noisylabel.io.files import reading
-from napari_noisylabel.methods import method_info, methods
+from napari_noisylabel.methods import is_weak, method_info, methods
 from napari_noisylabel.samples import hippocampus_folder
 from napari_noisylabel.study.corrupt import DEFAULT_SEVERITY, FOLDER_SETTINGS
 
@@ -112,7 +112,7 @@ class DataSet(_Part):
 
 
 class MethodChoice(_Part):
-    """A method with settings; `label` is its name in the table."""
+    """A method with settings; `label` is its name in the table. One that learns from tags is marked there."""
 
     name: str
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -121,7 +121,8 @@ class MethodChoice(_Part):
     @property
     def shown(self) -> str:
         values = " ".join(f"{key}={_shown(value)}" for key, value in self.settings.items())
-        return self.label or f"{self.name} {values}".strip()
+        name = self.label or f"{self.name} {values}".strip()
+        return f"{name} (tags only)" if is_weak(self.name) else name
 
 
 class Budget(_Part):
@@ -161,8 +162,8 @@ class Protocol(_Part):
     @field_validator("methods", mode="before")
     @classmethod
     def _spell_out(cls, value: Any) -> Any:
-        if value == "all":
-            value = list(methods())
+        if value == "all":  # those that learn from tags alone are no rivals of those that learn from masks
+            value = [name for name, info in methods().items() if not info.weak]
         if not isinstance(value, list | tuple):
             raise ValueError('methods are "all" or a list of names')
         return [{"name": item} if isinstance(item, str) else item for item in value]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_noisylabel.errors import DiskFull, ExportRefused, NoisyLabelError, ReadOnlyProject
+from napari_noisylabel.methods import methods
 from napari_noisylabel.records import Report
 from napari_noisylabel.store.files import disk_errors, read_json, write_bytes, write_json
 from napari_noisylabel.study.bench.baseline import INSTALL, has_cleanlab
@@ -96,6 +97,13 @@ def _require_free(out: Path, resume: bool) -> None:
 def _notes(protocol: Protocol) -> tuple[str, ...]:
     """What is left out here, and why, in a sentence each."""
     notes = []
+    chosen = {m.name for m in protocol.methods}
+    weak = [name for name, info in methods().items() if info.weak and name not in chosen]
+    if weak and chosen >= {name for name, info in methods().items() if not info.weak}:
+        notes.append(
+            f"{', '.join(weak)} is left out: it learns from image-level tags and not from masks, and the table accepts "
+            "proposals in bulk, which weak ones are not part of. Name it in the protocol to give it tags of the truth."
+        )
     if protocol.cleanlab and protocol.baseline is not None and not has_cleanlab():
         notes.append(f"cleanlab is not installed, so its rows are left out; install it with: {INSTALL}.")
     if not has_matplotlib():

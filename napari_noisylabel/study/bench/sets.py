@@ -5,13 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from napari_noisylabel.errors import BadSetting, NoPairs, UnknownName
-from napari_noisylabel.io.folders import check_cases, find_cases, make_cases, make_tracks, read_groups, read_split
+from napari_noisylabel.io.folders import (
+    check_cases,
+    find_cases,
+    load_file,
+    make_cases,
+    make_tracks,
+    read_groups,
+    read_split,
+)
+from napari_noisylabel.io.values import values_in
+from napari_noisylabel.methods import is_weak
+from napari_noisylabel.records import FINDINGS, Case, Track
 from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.store.files import disk_errors, read_json, write_json
 from napari_noisylabel.study.bench.plan import Cell
@@ -77,7 +88,10 @@ def given_labels(cell: Cell, files: SetFiles, out: Path) -> Path:
 
 
 def make_cell_project(cell: Cell, files: SetFiles, labels: Path, folder: Path) -> None:
-    """A project of the set's cases with these labels. Raises as `make_project`."""
+    """A project of the set's cases with these labels. Raises as `make_project`.
+
+    For a method that learns from tags the training cases have no labels, but as tags what their truth shows.
+    """
     place = cell.protocol.place(cell.data)
     found = [
         c for c in find_cases(place / cell.data.images, {TRACK: labels}, unlabelled=True) if c.id in files.held_out
@@ -90,10 +104,20 @@ def make_cell_project(cell: Cell, files: SetFiles, labels: Path, folder: Path) -
     cases = make_cases(
         checked, split=files.held_out, groups=read_groups(groups, [c.id for c in checked]) if groups else None
     )
-    ProjectStore.create(folder, cell.data.name, make_tracks(checked, (), cell.data.ignore), cases).close()
+    tracks = make_tracks(checked, (), cell.data.ignore)
+    if is_weak(cell.method.name):
+        cases = tuple(c if c.held_out else _tagged(c, tracks[0], files.truth_of(c.id)) for c in cases)
+    ProjectStore.create(folder, cell.data.name, tracks, cases).close()
 
 
 # ---------------------------------------------------------------- helpers, in order of use
+
+
+def _tagged(case: Case, track: Track, truth: Path) -> Case:
+    """A case without labels, with the classes of its truth as findings."""
+    shown = set(values_in(load_file(truth, case, track)))
+    findings = "; ".join(name for k, name in enumerate(track.classes) if k and k in shown)
+    return replace(case, labels={}, tags={**case.tags, FINDINGS: findings})
 
 
 def _once(folder: Path, make: Callable[[Path], None]) -> Path:
