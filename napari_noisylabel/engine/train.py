@@ -197,10 +197,10 @@ def _enough_memory(plan: PatchPlan) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         smaller = ",".join(str(max(8, plan.size[axis] // 16 * 8)) for axis in plan.in_plane)
-        batch = f" or --set batch={plan.batch // 2}" if plan.batch > 1 else ""
+        less = [f"--set patch={smaller}", *([f"--set batch={plan.batch // 2}"] if plan.batch > 1 else [])]
         raise RunFailed(
-            f"training needs more memory than there is ({_first_line(error)}). Start a run with a smaller patch, "
-            f"--set patch={smaller},{batch} or --set network=unet, or resume this one where more memory is free."
+            f"training needs more memory than there is ({_first_line(error)}). Start a run with a smaller patch or "
+            f"batch ({' '.join(less)}) or with --set network=unet, or resume this one where more memory is free."
         ) from error
 
 

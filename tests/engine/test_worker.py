@@ -146,7 +146,8 @@ def test_without_memory_the_run_says_what_to_lower_and_goes_on_from_its_checkpoi
         assert main([str(project.folder), spec.run]) == 1
     told = last_report(folder)
     assert told.kind == "failed" and "more memory than there is" in told.message
-    assert "smaller patch, --set patch=8,8,8" in told.message and "resume this one" in told.message
+    assert "smaller patch or batch (--set patch=8,8 --set batch=1)" in told.message
+    assert "resume this one" in told.message
     assert checkpoints(folder)["fold-0"]["epoch"] == 0
     assert main([str(project.folder), spec.run]) == 0 and last_report(folder).kind == "done"
 
