@@ -201,6 +201,7 @@ def test_simulate_asks_in_rounds_and_refuses_a_budget_of_nothing(noisylabel, ref
 
 
 def test_simulate_corrects_tags_of_pictures(noisylabel, refused, tmp_path):
+    pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     true, given = ["case,kind"], ["case,kind"]
     for i in range(40):

@@ -37,7 +37,7 @@ def install(source, target, monkeypatch):
 
 @pytest.fixture
 def theirs(tmp_path, monkeypatch):
-    pytest.importorskip("setuptools")
+    pytest.importorskip("setuptools", minversion="77", reason="what `python -m venv` brings is too old to build it")
     for name, text in blocks(PAGE.read_text()).items():
         file = tmp_path / "source" / name
         file.parent.mkdir(parents=True, exist_ok=True)
