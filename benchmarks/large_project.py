@@ -91,7 +91,8 @@ def write_run(project: Path, truth: Truth) -> None:
         for case in store.cases():
             own, labels = truth[case.id], labels_of(store, case)
             prepared = PreparedCase(
-                case.id, case.group, False, case.geometry.spacing, own.shape, np.zeros((1, 1, 1, 1)),
+                case.id, case.group, False, case.geometry.spacing, own.shape,
+                np.broadcast_to(np.float16(0), (1, *own.shape)),
                 labels, {TRACK: None}, {},
             )  # fmt: skip
             predicted = predict(case.id, own, np.random.default_rng(2))
