@@ -20,12 +20,12 @@ def full(monkeypatch):
 def test_python_waits_with_full_collections_until_the_last_collector_is_closed(qapp):
     before = gc.get_threshold()
     first, second = QuietCollector(), QuietCollector()
-    assert gc.get_threshold() == (*before[:2], AT_LAST)
+    assert gc.get_threshold() == (*before[:2], AT_LAST) and gc.get_freeze_count() > 0
     first.close()
     first.close()
     assert gc.get_threshold()[2] == AT_LAST
     second.close()
-    assert gc.get_threshold() == before
+    assert gc.get_threshold() == before and gc.get_freeze_count() == 0
 
 
 def test_it_is_done_when_the_person_rests_and_it_is_due(qtbot, full, monkeypatch):
