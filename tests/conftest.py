@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from napari_noisylabel.store import ProjectStore
+
 REPOSITORY = Path(__file__).parents[1]
 GUI_FIXTURES = {"qapp", "qtbot", "make_napari_viewer", "make_napari_viewer_proxy"}
 VIEWER_FIXTURES = {"make_napari_viewer", "make_napari_viewer_proxy"}
@@ -66,6 +68,13 @@ def trained(trained_template: Path, tmp_path: Path) -> Path:
     """A project of one's own with one short run, regions and a truth beside it (`trained.parent`)."""
     shutil.copytree(trained_template, tmp_path / "own")
     return tmp_path / "own" / "project"
+
+
+@pytest.fixture
+def store(trained: Path) -> Iterator[ProjectStore]:
+    """The project of `trained`, open for reading."""
+    with ProjectStore.open(trained, read_only=True) as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True)

@@ -17,12 +17,6 @@ from napari_noisylabel.store import ProjectStore
 from tests.phantom_files import HELD_OUT, SHAPE, VALUES, case, save_nifti, save_png, write_cases
 
 
-@pytest.fixture
-def store(trained):
-    with ProjectStore.open(trained, read_only=True) as opened:
-        yield opened
-
-
 def truth_of(store, case_id):
     found = store.case(case_id)
     return load_file(store.folder.parent / "truth" / f"{case_id}.nii.gz", found, store.tracks[0])

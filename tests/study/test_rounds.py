@@ -22,12 +22,6 @@ PLAN = study.Plan(rounds=1, budget=3, epochs=1, engine={"steps": 2, "batch": 2, 
 
 
 @pytest.fixture
-def store(trained):
-    with ProjectStore.open(trained, read_only=True) as opened:
-        yield opened
-
-
-@pytest.fixture
 def truth(trained):
     return trained.parent / "truth"
 

@@ -9,17 +9,10 @@ from napari_noisylabel.arrays.labels import voxel_indices
 from napari_noisylabel.engine.casemaps import CaseScores
 from napari_noisylabel.errors import NothingToDo, UnknownName
 from napari_noisylabel.records import RegionState
-from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.store.maps import write_map
 from napari_noisylabel.study.samplers import QUEUE_ORDERS, order_regions
 
 pytest.importorskip("torch")
-
-
-@pytest.fixture
-def store(trained):
-    with ProjectStore.open(trained, read_only=True) as opened:
-        yield opened
 
 
 @pytest.fixture
