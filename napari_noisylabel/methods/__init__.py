@@ -33,7 +33,7 @@ class MethodInfo:
     """What can be said about a method without importing it.
 
     `factory` is "module:Class"; the class takes the fields of `settings` as keyword arguments.
-    A method that does not train combines what other runs left. `made_for` names the errors for which
+    `made_for` names the errors for which
     it was made, `needs` what must be there. `weak`: it learns where something is from image-level
     tags alone, so its proposals are shown as weak, and never accepted in bulk.
     """
@@ -43,7 +43,6 @@ class MethodInfo:
     settings: type[MethodSettings]
     factory: str
     needs: tuple[str, ...] = ()
-    trains: bool = True
     made_for: str = ""
     weak: bool = False
 
@@ -159,7 +158,6 @@ ENSEMBLE = MethodInfo(
     EnsembleSettings,
     "napari_noisylabel.engine.combine:combine",
     needs=("complete runs of two methods",),
-    trains=False,
     made_for="not knowing which errors to expect",
 )
 
