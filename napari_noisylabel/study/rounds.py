@@ -9,7 +9,7 @@ bought: see docs/methods/active-refinement.md).
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,15 @@ from napari_noisylabel.arrays.labels import VoxelRuns, encode_indices
 from napari_noisylabel.arrays.metrics import dice_per_class
 from napari_noisylabel.decisions import decide
 from napari_noisylabel.engine.casemaps import CaseScores
-from napari_noisylabel.errors import BadSetting, NothingToDo, RunFailed
-from napari_noisylabel.records import IGNORE, Event, Region, RegionState, Report, Run, RunState, Track, Verdict
+from napari_noisylabel.errors import BadSetting, NothingToDo
+from napari_noisylabel.records import IGNORE, Event, Region, RegionState, Run, Track, Verdict
 from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.store.copies import copy_project
 from napari_noisylabel.store.events import now
 from napari_noisylabel.study.evaluate import mean_or_none, means_per_class
 from napari_noisylabel.study.samplers import order_regions, require_order
 from napari_noisylabel.study.simulate import DecidedLabels
+from napari_noisylabel.study.training import Hear, watch_to_the_end
 from napari_noisylabel.study.truth import choose_run, choose_tracks, find_truth
 from napari_noisylabel.workbench import Workbench
 
@@ -35,8 +36,6 @@ ORACLES = ("verdict", "redraw")
 BY = "oracle"
 ENOUGH = 1.5
 """A hit rate under so many times the rate of wrong voxels says that asking on finds little more than chance."""
-
-Hear = Callable[[Report], None]
 
 
 @dataclass(frozen=True)
@@ -251,16 +250,7 @@ def _train(workbench: Workbench, plan: Plan, hear: Hear) -> Run:
         plan.method, settings=plan.settings, engine=plan.engine, epochs=plan.epochs, folds=plan.folds, seed=plan.seed,
         device=plan.device,
     )  # fmt: skip
-    try:
-        for report in workbench.wait():
-            hear(report)
-    except BaseException:
-        watch.stop_now()
-        raise
-    run = workbench.store.run(watch.run_id)
-    if run.state != RunState.COMPLETE:
-        raise RunFailed(run.message or f"the training ended as {run.state}, without a word. Try again.")
-    return run
+    return watch_to_the_end(workbench, watch, hear, "Try again.")
 
 
 def _redrawn(region: Region, where: np.ndarray, true: np.ndarray) -> Event:

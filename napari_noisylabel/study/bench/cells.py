@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -22,12 +22,11 @@ from napari_noisylabel.study.bench.plan import CLEANLAB, Cell
 from napari_noisylabel.study.bench.sets import TRACK, SetFiles, given_labels, make_cell_project, set_files
 from napari_noisylabel.study.evaluate import evaluate
 from napari_noisylabel.study.simulate import simulate
+from napari_noisylabel.study.training import Hear, watch_to_the_end
 from napari_noisylabel.workbench import Workbench
 
 BY = "benchmark"
 SHARE_OF_GAIN = 0.95
-
-Hear = Callable[[Report], None]
 
 
 def run_cell(cell: Cell, out: Path, hear: Hear) -> dict[str, Any]:
@@ -150,16 +149,12 @@ def _train(workbench: Workbench, cell: Cell, hear: Hear) -> dict[str, Any]:
         folds=budget.folds, seed=cell.seed, device=budget.device,
     )  # fmt: skip
     meter = _Meter(watch.pid, budget.folds)
-    try:
-        for report in workbench.wait():
-            meter.hear(report)
-            hear(report)
-    except BaseException:
-        watch.stop_now()
-        raise
-    run = workbench.store.run(watch.run_id)
-    if run.state != RunState.COMPLETE:
-        raise RunFailed(run.message or f"the training ended as {run.state}, without a word. Run the cell again.")
+
+    def both(report: Report) -> None:
+        meter.hear(report)
+        hear(report)
+
+    run = watch_to_the_end(workbench, watch, both, "Run the cell again.")
     epoch = None if cell.bases else median(meter.epochs)  # an ensemble has none
     step = None if epoch is None else epoch / max(1, meter.steps)
     return {
