@@ -1,9 +1,10 @@
 """What each method costs beside plain cross-entropy: `python benchmarks/bench_methods.py [--methods adele jcas]`.
 
 The 24 bundled volumes, half of the masks spoiled, one of them verified; one thread, seed 0.
-Steps: one network, batch and device for all; each method is first taken through its stages with few
+Steps: one network, batch and device for all; each method is first taken to its dearest stage with few
 steps per epoch, then all methods take steps in turn, and the medians are compared. Epochs and memory: a
 process of its own per method trains both folds; an epoch counts with all its evaluation passes.
+Without `multi-sa`, whose network classifies images, and `ensemble`, which trains nothing.
 Takes about two minutes per method on two quiet cores. `--epochs N` trains longer.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,11 @@ import numpy as np
 
 EPOCHS = 10
 STEPS_IN_TURN = 16
-AT_ONCE: dict[str, dict[str, Any]] = {"cores": {"known_from": 0, "least_steps": 0, "fresh_steps": 0}}
-"""Settings with which a method comes to its last stage after a few steps."""
+DEAREST_STAGE: dict[str, dict[str, Any]] = {
+    "cores": {"known_from": 0, "least_steps": 0, "fresh_steps": 0},
+    "active-refinement": {"refine": 0.0},
+}
+"""Settings with which a method comes to the stage whose steps cost most after a few steps, and stays there."""
 GOALS = {  # step, epoch
     "self-cleansing": (1.15, 1.5),
     "cores": (1.15, 1.5),
@@ -59,10 +63,11 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    from napari_noisylabel.methods import methods
+    from napari_noisylabel.methods import ENSEMBLE, methods
 
+    trained = [name for name, info in methods().items() if info is not ENSEMBLE and not info.weak]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=list(methods()))
+    parser.add_argument("--methods", nargs="+", default=trained)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--project", type=Path, help="a project with a verified case, instead of the bundled volumes")
     parser.add_argument("--child", default="", help=argparse.SUPPRESS)
@@ -91,14 +96,14 @@ def noisylabel(*words: object) -> None:
 
 
 def times_of_steps(project: Path, names: Sequence[str], epochs: int) -> dict[str, float]:
-    """Median seconds of a step of each method in its last stage, steps taken in turn."""
+    """Median seconds of a step of each method in its dearest stage, steps taken in turn."""
     from napari_noisylabel.engine.data import drop_prepared, prepare_all
     from napari_noisylabel.engine.source import iterate_cases
     from napari_noisylabel.store import ProjectStore
 
     with ProjectStore.open(project, read_only=True) as store, tempfile.TemporaryDirectory() as cache:
         prepared = prepare_all(iterate_cases(store, store.label_version), store.tracks, Path(cache), 0)
-        folds = {name: fold_in_last_stage(name, prepared, store.tracks, epochs) for name in names}
+        folds = {name: fold_in_dearest_stage(name, prepared, store.tracks, epochs) for name in names}
         taken: dict[str, list[float]] = {name: [] for name in names}
         for step in range(STEPS_IN_TURN):
             for name, fold in folds.items():
@@ -110,7 +115,7 @@ def times_of_steps(project: Path, names: Sequence[str], epochs: int) -> dict[str
     return {name: float(np.median(np.reshape(values, (-1, 2)).mean(1))) for name, values in taken.items()}
 
 
-def fold_in_last_stage(name: str, prepared: Any, tracks: Any, epochs: int) -> Any:
+def fold_in_dearest_stage(name: str, prepared: Any, tracks: Any, epochs: int) -> Any:
     """The first fold of a run of `name`, taken through all epochs but the last with three steps each."""
     from dataclasses import replace
 
@@ -127,7 +132,7 @@ def fold_in_last_stage(name: str, prepared: Any, tracks: Any, epochs: int) -> An
     device = choose_device("auto")[0]
     engine = check_engine({"precision": choose_precision(device), "threads": 1})
     info = method_info(name)
-    method = info.make(info.check(AT_ONCE.get(name, {})))
+    method = info.make(info.check(DEAREST_STAGE.get(name, {})))
     reference = [c for c in prepared.values() if c.verified_case and method.needs_reference]
     cases = [c for c in prepared.values() if not c.held_out and c not in reference]
     plan = replace(plan_patches(cases, engine, 8, big_device=device != "cpu"), steps=3)
@@ -156,6 +161,7 @@ def train_alone(name: str, project: Path, epochs: int) -> dict[str, float]:
     from napari_noisylabel.engine.spec import RunSpec
     from napari_noisylabel.engine.train import train
     from napari_noisylabel.store import ProjectStore
+    from napari_noisylabel.study.bench.cells import peak_memory
 
     folder = Path(tempfile.mkdtemp())
     spec = RunSpec("bench", name, engine={"threads": 1}, epochs=epochs)
@@ -163,8 +169,7 @@ def train_alone(name: str, project: Path, epochs: int) -> dict[str, float]:
         reports = list(train(spec, iterate_cases(store, store.label_version), store.tracks, folder))
     shutil.rmtree(folder)
     seconds = [r.seconds for r in reports if r.kind == "epoch"]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return {"epoch": float(np.mean(seconds)), "memory": peak}
+    return {"epoch": float(np.mean(seconds)), "memory": peak_memory(os.getpid()) / 2**20}
 
 
 def row(first: object, *others: object) -> None:

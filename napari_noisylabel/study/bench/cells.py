@@ -138,7 +138,7 @@ class _Meter:
         if report.kind == "epoch":
             self.epochs.append(report.seconds)
             self.steps = round(report.total / (self.folds * report.epochs))
-        self.bytes = max(self.bytes, _peak(self.pid))
+        self.bytes = max(self.bytes, peak_memory(self.pid))
 
 
 def _train(workbench: Workbench, cell: Cell, hear: Hear) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _machine(workbench: Workbench, run: Run) -> dict[str, Any]:
     return {"device": spec.device, "engine": engine, "versions": dict(spec.versions)}
 
 
-def _peak(pid: int) -> int:
+def peak_memory(pid: int) -> int:
     """Largest resident memory of a process so far in bytes; where the system keeps no peak, what it has now."""
     try:
         if psutil.LINUX:
