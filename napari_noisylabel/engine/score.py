@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from napari_noisylabel.arrays.likelihood import as_uint8, displacement, rejection, score_histogram, to_uint16
+from napari_noisylabel.arrays.strangers import constant_number, count_objects, strangers
 from napari_noisylabel.engine.casemaps import CaseScores, TrackStatistics
 from napari_noisylabel.engine.data import PreparedCase
 from napari_noisylabel.methods.base import Evidence, Method, Prediction
@@ -22,6 +23,7 @@ def score_case(
     tracks: Sequence[Track],
     method: Method,
     axes: Sequence[int],
+    objects: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
     """Measure a case against the labels the run trains on, and keep what was found.
 
@@ -30,6 +32,7 @@ def score_case(
     unseen : by the network that was not trained on this case; score and proposal are from it.
     seen : the mean of the networks that were. They only speak against regions, never for them.
     axes : of (Z, Y, X) in which neighbouring voxels count as neighbours: in-plane for slices.
+    objects : per track, (K,) objects that each case shows (`objects_per_case`); further ones speak against no label.
     """
     own_axes = [a - (3 - len(case.shape)) for a in axes if a >= 3 - len(case.shape)]
     statistics = {}
@@ -50,12 +53,16 @@ def score_case(
         verified = case.verified[name]
         skip = None if verified is None else np.asarray(case.as_given(verified))
         histogram = score_histogram(stored, labels, track.n_classes, skip)
-        apart = _distances(labels, proposal, opposed, track.n_classes, own_axes, skip)
+        numbers = (0,) * track.n_classes if objects is None else objects[name]
+        strange = strangers(labels, proposal, numbers)
+        meant, opposed = np.where(strange, 0, proposal), np.where(strangers(labels, opposed, numbers), 0, opposed)
+        apart = _distances(labels, meant, opposed, track.n_classes, own_axes, skip)
         statistics[name] = TrackStatistics(histogram, *apart, systematic=method.systematic(evidence))
         scores.write(f"{name}.score", stored)
         scores.write(f"{name}.proposal", proposal)
         own = method.noise_likelihood(evidence)
         rejected = rejection(evidence.probs, other.probs, labels) if own is None else own
+        rejected = np.where(strange, 0, rejected)
         scores.write(f"{name}.rejection", as_uint8(rejected))
         scores.write(f"{name}.probs", np.round(evidence.probs.astype(np.float32) * 255).astype(np.uint8))
         for further, values in method.maps(evidence).items():
@@ -63,6 +70,15 @@ def score_case(
     if unseen.features is not None:
         scores.write("features", unseen.features)
     scores.write_statistics(statistics)
+
+
+def objects_per_case(cases: Sequence[PreparedCase], tracks: Sequence[Track]) -> dict[str, tuple[int, ...]]:
+    """Per track (K,): how many objects of a class the mask of each case shows; 0 where that differs."""
+    found = {}
+    for track in tracks:
+        drawn = [count_objects(c.labels[track.name], track.n_classes) for c in cases if track.name not in c.blank]
+        found[track.name] = tuple(constant_number([own[k] for own in drawn]) for k in range(track.n_classes))
+    return found
 
 
 def _without_labels(evidence: Evidence) -> Evidence:

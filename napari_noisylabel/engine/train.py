@@ -25,7 +25,7 @@ from napari_noisylabel.engine.data import CaseArrays, PreparedCase, drop_prepare
 from napari_noisylabel.engine.fold import Fold, FoldSpec
 from napari_noisylabel.engine.journal import to_line
 from napari_noisylabel.engine.patches import PatchPlan, plan_patches
-from napari_noisylabel.engine.score import score_case
+from napari_noisylabel.engine.score import objects_per_case, score_case
 from napari_noisylabel.engine.settings import EngineSettings, check_engine, default_threads
 from napari_noisylabel.engine.spec import RunSpec
 from napari_noisylabel.errors import InputError, RunFailed
@@ -171,6 +171,7 @@ def _score(
     spec: RunSpec, folds: Sequence[Fold], fold_of: Mapping[str, int], cases: Sequence[PreparedCase], folder: Path
 ) -> Iterator[Report]:
     """Each training case by its own fold's network, held-out and reference cases by the mean of all."""
+    objects = objects_per_case([c for c in cases if c.id in fold_of], folds[0].tracks)
     for i, case in enumerate(cases):
         scores = CaseScores(folder, case.id)
         if not scores.complete:
@@ -180,7 +181,7 @@ def _score(
             others = [p for f, p in zip(folds, each, strict=True) if f.number != own]
             score_case(
                 scores, case, unseen, _mean(others or each), folds[0].tracks, folds[own or 0].method,
-                folds[0].spec.plan.in_plane,
+                folds[0].spec.plan.in_plane, objects,
             )  # fmt: skip
         yield Report(spec.run, "phase", stage="score", done=i + 1, total=len(cases))
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from napari_noisylabel.arrays.likelihood import to_nats
 from napari_noisylabel.engine.casemaps import CaseScores
-from napari_noisylabel.engine.score import score_case
+from napari_noisylabel.engine.score import objects_per_case, score_case
 from napari_noisylabel.methods.base import Method, Prediction
 from napari_noisylabel.records import IGNORE
 from tests.engine.conftest import ORGANS, make_case, prepared
@@ -79,3 +79,29 @@ def test_the_proposal_of_a_held_out_case_does_not_hear_its_labels(tmp_path):
         score_case(scores, own, prediction, prediction, ORGANS, Repeats(), (1, 2))
         assert (scores.read("organ.proposal") == labels).all() == (not held_out)
         assert to_nats(scores.read("organ.score")).max() > 1  # what it measures is measured against them all the same
+
+
+def test_where_every_case_shows_one_object_a_second_one_speaks_against_no_label(tmp_path):
+    found = {}
+    for number in (0, 1):
+        case = make_case("a", (20, 27))
+        labels = case.labels["organ"]
+        labels[...] = 0
+        labels[2:7, 2:7] = 1
+        seen = labels.copy()
+        seen[14:18, 20:24] = 1
+        probs = np.stack([np.where(seen == k, 0.9, 0.05) for k in range(3)]).astype(np.float16)
+        prediction, scores = Prediction("a", {"organ": probs}), CaseScores(tmp_path / f"run-{number}", "a")
+        own = prepared(tmp_path / f"case-{number}", case)
+        score_case(scores, own, prediction, prediction, ORGANS, Method(), (1, 2), {"organ": (0, number, 0)})
+        assert (scores.read("organ.proposal") == seen).all()  # it is what the network says
+        found[number] = scores.read("organ.rejection")[seen != labels], scores.statistics()["organ"].seen[1]
+    (rejected, seen_off), (spared, spared_off) = found[0], found[1]
+    assert rejected.min() > 200 and seen_off > 0
+    assert spared.max() == 0 and spared_off == 0
+
+
+def test_objects_are_counted_over_the_cases_that_have_a_mask(tmp_path):
+    cases = [prepared(tmp_path / str(i), make_case(f"c{i}", (20, 27))) for i in range(12)]
+    assert objects_per_case(cases, ORGANS) == {"organ": (0, 1, 1)}
+    assert objects_per_case(cases[:9], ORGANS) == {"organ": (0, 0, 0)}
