@@ -178,7 +178,8 @@ def broken_methods() -> dict[str, str]:
 
 def is_weak(name: str) -> bool:
     """True where the proposals of a method go back to image-level tags; False for one that is not installed here."""
-    info = methods().get(name)
+    built_in = {info.name: info for info in (*BUILT_IN, ENSEMBLE)}
+    info = built_in.get(name) or methods().get(name)  # who asks often should not look through what is installed
     return info is not None and info.weak
 
 
