@@ -42,7 +42,7 @@ class Cores(Method):
         beta_full: float = 0.4,
         sieve_from: float = 0.31,
         known_from: float = 0.5,
-        least_steps: int = 120,
+        least_steps: int = 60,
         prior: str = "balanced",
         level: str = "voxel",
         margin: float = 0.0,

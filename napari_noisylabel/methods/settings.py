@@ -103,7 +103,7 @@ class CoresSettings(MethodSettings):
     known_from: float = Field(
         0.5, ge=0, le=1, description="Beta and sieve wait until the network names this share of every class"
     )
-    least_steps: int = Field(120, ge=0, le=1_000_000, description="Optimiser steps that beta and sieve wait at least")
+    least_steps: int = Field(60, ge=0, le=1_000_000, description="Optimiser steps that beta and sieve wait at least")
     prior: Literal["balanced", "box", "voxels"] = Field(
         "balanced", description="Prior of labels: classes count alike, voxels near foreground, or all kept voxels"
     )
