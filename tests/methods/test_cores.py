@@ -234,9 +234,9 @@ def test_beta_and_sieve_wait_for_so_many_steps(steps, begins):
     assert epochs_of(Cores(consistency=0.0, least_steps=120), knows_from=0, steps=steps)["beta"][0] == begins
 
 
-def test_in_ten_short_epochs_the_network_is_trained_by_cross_entropy_to_the_last_bit():
-    found = epochs_of(Cores(), knows_from=0, epochs=10, steps=12)
-    assert found == {"beta": [], "sieve": [], "second": [], "restarts": []}
+def test_while_it_waits_the_network_is_trained_by_cross_entropy_to_the_last_bit():
+    found = epochs_of(Cores(), knows_from=0, epochs=10, steps=12)  # the clock of the schedule goes on after 60 steps
+    assert found == {"beta": [5, 6, 7, 8, 9], "sieve": [6, 7, 8, 9], "second": [], "restarts": []}
     batch, method = some_batch(np.random.default_rng(0)), Cores()
     run = some_run(method, epoch=0)
     assert torch.equal(method.loss(run, batch), CrossEntropy().loss(run, batch))
