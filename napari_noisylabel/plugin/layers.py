@@ -110,10 +110,13 @@ class SessionLayers:
         self._images = names
         self.preset = self.preset or default_preset(view.images[0])
         for name, array in zip(names, view.images, strict=True):
-            layer, limits = self._layer(name), contrast_limits(array, self.preset)
+            layer = self._layer(name)
+            if layer is not None and same_memory(layer.data, array):
+                continue
+            limits = contrast_limits(array, self.preset)
             if layer is None:
                 self._add(name, Image(self._view(array), name=name, contrast_limits=limits, **self._grid))
-            elif not same_memory(layer.data, array):
+            else:
                 self._replace(layer, self._view(array))
                 set_limits(layer, limits)
 
