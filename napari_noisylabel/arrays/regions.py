@@ -10,6 +10,7 @@ from math import ceil, prod
 
 import numpy as np
 
+from napari_noisylabel.arrays.labels import BLOCK
 from napari_noisylabel.arrays.strips import (
     Strips,
     boxes,
@@ -102,8 +103,40 @@ def find_regions(
     BadSetting : `split_mm` or the spacing is not above 0.
     """
     labels, proposal, suspicious = np.asarray(labels), np.asarray(proposal), np.asarray(suspicious, bool)
-    _check(labels, proposal, suspicious, spacing, split_mm)
-    indices = np.flatnonzero(suspicious & (labels != proposal))
+    _check_grid(labels, proposal, suspicious)
+    changed = changed_voxels(labels, proposal)
+    indices = changed[suspicious.reshape(-1)[changed]]
+    return regions_among(
+        indices, labels, proposal, spacing, split_mm=split_mm, min_voxels=min_voxels, min_volume=min_volume
+    )
+
+
+def changed_voxels(labels: np.ndarray, proposal: np.ndarray) -> np.ndarray:
+    """Flat indices in C order of the voxels where two label maps (*spatial) differ, rising, (M,) int64.
+
+    Raises ShapeMismatch.
+    """
+    _check_grid(labels, proposal)
+    here, there = labels.reshape(-1), proposal.reshape(-1)
+    blocks = ((here[a : a + BLOCK] != there[a : a + BLOCK], a) for a in range(0, here.size, BLOCK))
+    return np.concatenate([np.zeros(0, np.int64), *(np.flatnonzero(differ) + a for differ, a in blocks)])
+
+
+def regions_among(
+    indices: np.ndarray,
+    labels: np.ndarray,
+    proposal: np.ndarray,
+    spacing: Sequence[float],
+    *,
+    split_mm: float = SPLIT_MM,
+    min_voxels: int = MIN_VOXELS,
+    min_volume: float = MIN_VOLUME,
+) -> Components:
+    """`find_regions` for who knows the suspicious voxels: what is asked of a large case then costs what they cost.
+
+    `indices` (M,) are some of `changed_voxels(labels, proposal)`, rising. The rest is as there.
+    """
+    _check_spacing(labels.shape, spacing, split_mm)
     codes = _pair_codes(labels.reshape(-1)[indices], proposal.reshape(-1)[indices])
     strips, codes = strips_of(indices, codes, labels.shape)
     pairs = _of_one_code(touching(strips, strips, rows_before(labels.ndim)), codes)
@@ -245,21 +278,18 @@ def _collect(strips: Strips, piece: np.ndarray, codes: np.ndarray) -> Components
     )
 
 
-def _check(
-    labels: np.ndarray,
-    proposal: np.ndarray,
-    suspicious: np.ndarray,
-    spacing: Sequence[float],
-    split_mm: float,
-) -> None:
-    if not labels.shape == proposal.shape == suspicious.shape:
+def _check_grid(*maps: np.ndarray) -> None:
+    if len({m.shape for m in maps}) > 1:
         raise ShapeMismatch(
-            f"labels, proposal and suspicious voxels lie on one grid: got {labels.shape}, {proposal.shape} "
-            f"and {suspicious.shape}. Score the case again from the labels it has now."
+            f"labels, proposal and suspicious voxels lie on one grid: got {' and '.join(str(m.shape) for m in maps)}. "
+            "Score the case again from the labels it has now."
         )
-    if len(spacing) != labels.ndim:
+
+
+def _check_spacing(shape: tuple[int, ...], spacing: Sequence[float], split_mm: float) -> None:
+    if len(spacing) != len(shape):
         raise ShapeMismatch(
-            f"spacing needs one value per axis: got {tuple(spacing)} for an array of shape {labels.shape}. "
+            f"spacing needs one value per axis: got {tuple(spacing)} for an array of shape {shape}. "
             "Hand it over in array order."
         )
     if not (split_mm > 0 and all(mm > 0 for mm in spacing)):

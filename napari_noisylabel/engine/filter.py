@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_noisylabel.arrays import likelihood as lk
 from napari_noisylabel.arrays.mixture import Mixture
-from napari_noisylabel.arrays.regions import Components, find_regions
+from napari_noisylabel.arrays.regions import Components, changed_voxels, regions_among
 from napari_noisylabel.engine.casemaps import VOTES, CaseScores, TrackStatistics
 from napari_noisylabel.engine.source import labels_of
 from napari_noisylabel.errors import BadSetting
@@ -91,6 +91,11 @@ class CaseMaps:
     def rejection(self) -> np.ndarray:
         """How surely all networks reject the label, uint8."""
         return self.scores.require(f"{self.track}.rejection")
+
+    @cached_property
+    def changed(self) -> np.ndarray:
+        """Flat indices of the voxels that the proposal would change: few, and all that becomes regions."""
+        return changed_voxels(self.labels, self.proposal)
 
 
 def refilter(store: ProjectStore, folder: Path, request: FilterRequest) -> Iterator[Report]:
@@ -217,7 +222,8 @@ class _RegionModel:
 
     @staticmethod
     def _candidates(maps: CaseMaps) -> Components:
-        return find_regions(maps.labels, maps.proposal, maps.labels != IGNORE, maps.spacing)
+        annotated = maps.labels.reshape(-1)[maps.changed] != IGNORE
+        return regions_among(maps.changed[annotated], maps.labels, maps.proposal, maps.spacing)
 
     @staticmethod
     def _scores(found: Components, maps: CaseMaps) -> np.ndarray:
@@ -250,10 +256,11 @@ def _case_regions(
         if verified is not None:
             shown[verified] = 0
         CaseScores(folder, case.id).write(f"{track.name}.likelihood", shown)
+        suspicion = shown.reshape(-1)[maps.changed]
         if not case.held_out:
-            counts[track.name][:] += np.bincount(shown[maps.proposal != maps.labels], minlength=256)
-        enough = shown >= np.ceil(request.threshold * 255 - 1e-6)
-        found = find_regions(maps.labels, maps.proposal, enough, maps.spacing)
+            counts[track.name][:] += np.bincount(suspicion, minlength=256)
+        enough = suspicion >= np.ceil(request.threshold * 255 - 1e-6)
+        found = regions_among(maps.changed[enough], maps.labels, maps.proposal, maps.spacing)
         yield _regions(request, case, track, found, shown, maps), found
 
 
@@ -277,7 +284,7 @@ def _regions(
     voxel = float(np.prod(maps.spacing))
     histogram = maps.statistics.histogram
     above = np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1] / np.maximum(histogram.sum(1, keepdims=True), 1)
-    votes = _votes(maps, found)
+    votes, sizes = _votes(maps, found), found.sizes
     bins = np.clip((score / lk.MAX_SCORE * lk.BINS).astype(int), 0, lk.BINS - 1)
     return [
         Region(
@@ -290,11 +297,11 @@ def _regions(
             to_class=int(found.to_class[j]),
             start=tuple(int(v) for v in found.start[j]),
             stop=tuple(int(v) for v in found.stop[j]),
-            voxels=int(found.sizes[j]),
-            volume_mm3=float(found.sizes[j] * voxel),
+            voxels=int(sizes[j]),
+            volume_mm3=float(sizes[j] * voxel),
             likelihood=float(likelihood[j]),
             score=float(score[j]),
-            gain=float(likelihood[j] * found.sizes[j]),
+            gain=float(likelihood[j] * sizes[j]),
             share_above=float(above[found.from_class[j], bins[j]]),
             votes=votes[j],
         )

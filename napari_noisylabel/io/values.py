@@ -76,6 +76,8 @@ def class_indices(values: np.ndarray, track: Track, where: str = "the labels") -
     """
     if values.dtype.kind == "b":
         values = values.view(np.uint8)
+    if _are_indices(values, track):
+        return values.astype(np.uint8)
     present = values_in(values)
     _check_known(present, track, where)
     index_of = {value: i for i, value in enumerate(track.values)}
@@ -132,6 +134,13 @@ def check_fits(values: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:
             f"they run from {values.min()} to {values.max()}. Export to a format that holds them."
         )
     return cast
+
+
+def _are_indices(values: np.ndarray, track: Track) -> bool:
+    """True where the file numbers the classes as the program does: as most do, and no table is needed."""
+    if not values.size or track.values != tuple(range(track.n_classes)):
+        return False
+    return 0 <= int(values.min()) and int(values.max()) < track.n_classes
 
 
 def _check_known(present: Collection[int], track: Track, where: str) -> None:

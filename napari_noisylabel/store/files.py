@@ -149,6 +149,8 @@ def _plain(value: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
+    if value is None or isinstance(value, str | int):  # nearly all, and asking for a Mapping is slow
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

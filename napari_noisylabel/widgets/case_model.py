@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from napari_noisylabel.session import ReviewSession
 from napari_noisylabel.widgets import words
 
 COLUMNS = ("", "case", "state", "worst")
+UNDECIDED = (RegionState.OPEN, RegionState.UNSURE)
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,14 @@ class CaseRow:
 
 def case_rows(cases: tuple[Case, ...], queue: tuple[Region, ...]) -> list[CaseRow]:
     """One row per case, in the project's order."""
-    left: dict[str, int] = {}
-    seen: dict[str, int] = {}
-    worst: dict[str, float] = {}
+    waiting: dict[str, list[float]] = defaultdict(list)
+    seen: Counter[str] = Counter()
     for region in queue:
-        if region.state in (RegionState.OPEN, RegionState.UNSURE):
-            left[region.case] = left.get(region.case, 0) + 1
-            worst[region.case] = max(worst.get(region.case, 0.0), region.likelihood)
+        if region.state in UNDECIDED:
+            waiting[region.case].append(region.likelihood)
         elif region.state is not RegionState.GONE:
-            seen[region.case] = seen.get(region.case, 0) + 1
-    return [CaseRow(c, left.get(c.id, 0), seen.get(c.id, 0), worst.get(c.id)) for c in cases]
+            seen[region.case] += 1
+    return [CaseRow(c, len(own := waiting[c.id]), seen[c.id], max(own, default=None)) for c in cases]
 
 
 class CaseModel(QAbstractTableModel):

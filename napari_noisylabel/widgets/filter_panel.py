@@ -168,7 +168,8 @@ class FilterPanel(QWidget):
             self.plot.setLabel("bottom", "log distance of objects (0: tolerated)")
         elif level is FilterLevel.REGION:
             mine = [r for r in self._session.queue if r.track == track and r.from_class == index]
-            x, density = log_densities([r.score * np.sqrt(r.voxels) for r in mine], 1e-3)
+            score, voxels = (np.array([getattr(r, name) for r in mine], float) for name in ("score", "voxels"))
+            x, density = log_densities(score * np.sqrt(voxels), 1e-3)
             self.plot.setLabel("bottom", "log score of regions")
         else:
             x, density = voxel_densities(scores.edges, scores.counts[track][index])

@@ -258,7 +258,8 @@ class ReviewPanel(QWidget):
             self.only.addItems(wanted)
             self.only.setCurrentText(self.model.show_only)
             self.only.blockSignals(False)
-            self._filter(self.only.currentText())
+            if self.only.currentText() != self.model.show_only:  # no such pair is left
+                self.model.set_filter(self.only.currentText())
         self._show_cursor()
 
     def _show_cursor(self) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from napari_noisylabel.arrays.regions import find_regions
+from napari_noisylabel.arrays import regions as regions_module
+from napari_noisylabel.arrays.regions import changed_voxels, find_regions, regions_among
 from napari_noisylabel.errors import BadLabels, BadSetting, ShapeMismatch
 
 SPACING = (3.0, 1.0, 0.5)
@@ -167,6 +168,24 @@ def test_the_memory_layout_does_not_change_the_regions():
     assert_same(find_regions(*maps, SPACING), find_regions(*map(np.asfortranarray, maps), SPACING))
 
 
+def test_voxels_that_change_are_found_block_by_block_as_they_are_at_once(monkeypatch):
+    labels, proposal, _ = noisy_maps()
+    monkeypatch.setattr(regions_module, "BLOCK", 64)
+
+    np.testing.assert_array_equal(changed_voxels(labels, proposal), np.flatnonzero(labels != proposal))
+    assert changed_voxels(labels, labels).size == 0
+
+
+def test_regions_among_known_voxels_are_those_that_the_whole_maps_give():
+    labels, proposal, suspicious = noisy_maps()
+    known = np.flatnonzero(suspicious & (labels != proposal))
+
+    assert_same(
+        regions_among(known, labels, proposal, SPACING, split_mm=4.0),
+        find_regions(labels, proposal, suspicious, SPACING, split_mm=4.0),
+    )
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), split_mm=st.sampled_from([1.5, 4.0, 7.0]), ndim=st.sampled_from([1, 2, 3]))
 def test_regions_are_the_pieces_that_cutting_voxel_by_voxel_leaves(seed, split_mm, ndim):
@@ -229,6 +248,8 @@ def test_without_anything_suspicious_there_is_no_region():
 def test_arrays_and_settings_that_do_not_fit_are_refused():
     with pytest.raises(ShapeMismatch, match="one grid"):
         find_regions(np.zeros((2, 3)), np.zeros((3, 2)), np.ones((2, 3), bool), (1, 1))
+    with pytest.raises(ShapeMismatch, match="one grid"):
+        changed_voxels(np.zeros((2, 3)), np.zeros((3, 2)))
     with pytest.raises(ShapeMismatch, match="one value per axis"):
         regions_of(np.ones((2, 3)), (1, 1, 1))
     with pytest.raises(BadSetting, match="above 0"):

@@ -35,6 +35,20 @@ def test_class_indices_and_source_values_undo_each_other(values, dtype):
     assert np.array_equal(source_values(indices, TRACK, dtype), array)
 
 
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16])
+def test_a_file_that_numbers_the_classes_as_the_program_does_is_copied(dtype):
+    track = Track("organs", ("background", "liver", "spleen"), (0, 1, 2), ignore=9)
+    array = np.array([[0, 1, 1], [2, 0, 1]]).astype(dtype)
+
+    indices = class_indices(array, track)
+
+    assert indices.dtype == np.uint8 and indices.tolist() == array.tolist()
+    assert not np.may_share_memory(indices, array)
+    assert class_indices(np.array([[9, 2]]), track).tolist() == [[IGNORE, 2]]
+    with pytest.raises(BadLabels, match=r"holds \[-1\]"):
+        class_indices(np.array([0, -1]), track)
+
+
 def test_classes_far_apart_are_indexed_too():
     track = Track("colours", ("background", "red", "blue"), (0, -(1 << 40), 1 << 40))
     array = np.array([[0, 1 << 40], [-(1 << 40), 0]])

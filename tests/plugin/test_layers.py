@@ -7,7 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from napari.utils._proxies import PublicOnlyProxy
 
+from napari_noisylabel.arrays.geometry import Geometry
 from napari_noisylabel.plugin.layers import ACTIVATION, LIKELIHOOD, SessionLayers, outline, stroke_box
 from napari_noisylabel.records import Verdict
 
@@ -79,6 +81,53 @@ def test_another_case_takes_the_same_layers(viewer, layers, workbench):
 
     assert list(viewer.layers) == before
     assert np.may_share_memory(layers.corrected.data, workbench.session.view.corrected["labels"])
+
+
+@pytest.fixture
+def other_grid(workbench):
+    """The second case with half as many slices, thicker ones, and fewer columns."""
+    view = workbench.load("case-2")
+    spacing = (5.0, 1.0, 0.8)
+    affine = ((0.0, 0.0, -0.8, 20.0), (0.0, -1.0, 0.0, 15.0), (5.0, 0.0, 0.0, -10.0), (0.0, 0.0, 0.0, 1.0))
+
+    def cut(arrays):
+        return {name: array[::2, :, :40].copy() for name, array in arrays.items()}
+
+    return spacing, dataclasses.replace(
+        view,
+        case=dataclasses.replace(view.case, geometry=Geometry((6, 40, 40), affine)),
+        images=tuple(image[::2, :, :40].copy() for image in view.images),
+        **{name: cut(getattr(view, name)) for name in ("given", "corrected", "decided", "likelihood", "proposal")},
+    )
+
+
+@pytest.mark.parametrize("from_slice", [2, 11])
+def test_a_case_on_another_grid_is_looked_up_once_and_shown_whole(viewer, layers, workbench, other_grid, from_slice):
+    layers.go_to(workbench.session.current)
+    viewer.dims.set_current_step(0, from_slice)
+    drawn = []
+    for layer in viewer.layers:
+        layer.events.set_data.connect(lambda event: drawn.append(event.source.name))
+    spacing, view = other_grid
+
+    workbench.session.view = view
+
+    assert sorted(drawn) == sorted(layer.name for layer in viewer.layers)
+    assert all(np.allclose(layer.scale, spacing) for layer in viewer.layers)
+    assert viewer.dims.nsteps[0] == 6
+    at = viewer.dims.current_step[0]
+    np.testing.assert_array_equal(viewer.layers["image"]._slice.image.raw, view.images[0][at])
+    np.testing.assert_array_equal(layers.corrected._slice.image.raw, view.corrected["labels"][at])
+
+
+def test_layers_follow_the_session_through_the_proxy_that_napari_hands_to_plugins(viewer, workbench, recwarn):
+    layers = SessionLayers(PublicOnlyProxy(viewer), workbench.session)
+
+    workbench.show(workbench.load("case-2"))
+    layers.go_to(workbench.session.current)
+
+    assert np.may_share_memory(layers.corrected.data, workbench.session.view.corrected["labels"])
+    assert not [w for w in recwarn if "Private attribute" in str(w.message)]
 
 
 def test_an_undo_cannot_bring_back_voxels_of_before_a_decision(layers, workbench):

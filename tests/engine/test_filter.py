@@ -1,0 +1,52 @@
+"""A filter looks only at the voxels that would change; what it leaves is what the whole maps give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_noisylabel.arrays.regions import find_regions
+from napari_noisylabel.engine.casemaps import CaseScores
+from napari_noisylabel.engine.filter import FilterRequest, likelihood_counts, read_result, refilter
+from napari_noisylabel.engine.source import labels_of
+from napari_noisylabel.records import FilterLevel
+
+THRESHOLD = 0.3
+
+
+@pytest.mark.parametrize("level", list(FilterLevel))
+def test_the_regions_of_a_filter_are_those_of_its_likelihood_maps(store, level):
+    folder = filtered(store, level)
+    expected = []
+    for case in store.cases():
+        labels, proposal, likelihood = case_maps(store, folder, case)
+        expected.append(find_regions(labels, proposal, likelihood >= 255 * THRESHOLD, case.geometry.spacing))
+
+    result = read_result(folder)
+
+    assert len(result.regions) == sum(map(len, expected)) > 0
+    np.testing.assert_array_equal(np.concatenate(result.voxels), np.concatenate([e.indices for e in expected]))
+
+
+def test_likelihoods_are_counted_over_all_voxels_that_would_change(store):
+    folder = filtered(store, FilterLevel.CASE)
+    expected = np.zeros(256, np.int64)
+    for case in (c for c in store.cases() if not c.held_out):
+        labels, proposal, likelihood = case_maps(store, folder, case)
+        expected += np.bincount(likelihood[labels != proposal], minlength=256)
+
+    np.testing.assert_array_equal(likelihood_counts(folder)["organ"], expected)
+
+
+def filtered(store, level):
+    """The folder of the run, with another filter."""
+    run = store.latest_complete_run().id
+    for _ in refilter(store, store.run_folder(run), FilterRequest(run, level, THRESHOLD)):
+        pass
+    return store.run_folder(run)
+
+
+def case_maps(store, folder, case):
+    """Labels, proposal and likelihood, as they are stored."""
+    scores = CaseScores(folder, case.id)
+    return labels_of(store, case)["organ"], scores.require("organ.proposal"), scores.require("organ.likelihood")
