@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QComboBox, QGridLayout, QHBoxLayout, QLabel, QSlider, QVBoxLayout, QWidget
 
@@ -47,6 +47,7 @@ class FilterPanel(QWidget):
         self._connect()
         self._show_scores()
         self._show_filter()
+        self._show_histogram()
 
     @property
     def threshold(self) -> float:
@@ -72,6 +73,8 @@ class FilterPanel(QWidget):
         self.counts = note()
         self.fit = note()
         self.apply = KeyButton("Filter again", "", "#009E73")
+        self._redraw = QTimer(self, singleShot=True, interval=0)
+        """Filter, scores and queue of a run come one after the other: the histogram is drawn once all are there."""
 
     def _lay_out(self) -> None:
         self.shown = QWidget()  # hidden until there are scores
@@ -104,6 +107,7 @@ class FilterPanel(QWidget):
         self.shown_class.currentIndexChanged.connect(lambda _: self._show_histogram())
         self.level.activated.connect(lambda _: self._take_default())
         self.apply.clicked.connect(lambda: self.filter_again())
+        self._redraw.timeout.connect(self._show_histogram)
         self._session.events.scores.connect(self._show_scores)
         self._session.events.filter.connect(self._show_filter)
         self._session.events.queue.connect(self._show_counts)
@@ -111,6 +115,7 @@ class FilterPanel(QWidget):
             getattr(self._session.events, name).connect(self._show_button)
 
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
+        self._redraw.stop()
         events = self._session.events
         events.scores.disconnect(self._show_scores)
         events.filter.disconnect(self._show_filter)
@@ -138,7 +143,7 @@ class FilterPanel(QWidget):
         known = self.shown_class.findText(chosen)
         self.shown_class.setCurrentIndex(known if known >= 0 else min(1, self.shown_class.count() - 1))
         self.shown_class.blockSignals(False)
-        self._show_histogram()
+        self._redraw.start()
         self._show_counts()
         self._show_button()
 
@@ -150,7 +155,7 @@ class FilterPanel(QWidget):
         if fit is not None:
             self.level.setCurrentIndex(self.level.findData(fit.level))
         self.value.setText(words.percent(self.threshold))
-        self._show_histogram()
+        self._redraw.start()
         self._show_counts()
 
     def _show_histogram(self) -> None:

@@ -208,6 +208,22 @@ def test_at_case_level_the_histogram_is_that_of_objects(show, workbench):
     assert "distance of objects" in panel.plot.getAxis("bottom").labelText
 
 
+def test_at_region_level_the_histogram_is_that_of_the_queue_that_comes_after_the_filter(qtbot, show, workbench):
+    session, panel = workbench.session, show(FilterPanel(workbench))
+    mine = [r for r in session.queue if r.from_class == 1]
+    panel.shown_class.setCurrentIndex(1)
+    drawn = []
+    panel.plot.setLabel = lambda side, text: drawn.append(text)
+    session.filter = dataclasses.replace(session.filter, level=FilterLevel.REGION)
+    session.queue = tuple(dataclasses.replace(r, score=9.0, voxels=400) for r in mine)
+
+    qtbot.waitUntil(lambda: bool(drawn))
+
+    x, heights = (np.asarray(panel.bars.opts[key]) for key in ("x", "height"))
+    assert drawn == ["log score of regions"]  # once
+    assert abs(x[heights > 0] - np.log(9.0 * 20)).max() < 0.5
+
+
 # ---------------------------------------------------------------- export
 
 
