@@ -6,7 +6,17 @@ line says how), 1 something else failed, 130 interrupted.
 
 from __future__ import annotations
 
-from napari_noisylabel.cli import benching, deciding, machine, making, measuring, simulating, training, window  # noqa: F401  they add commands
+from napari_noisylabel.cli import (  # noqa: F401  they add commands
+    benching,
+    deciding,
+    listing,
+    machine,
+    making,
+    measuring,
+    simulating,
+    training,
+    window,
+)
 from napari_noisylabel.cli.app import app, main, sort_commands
 
 __all__ = ["app", "main"]

@@ -1,4 +1,4 @@
-"""new, info, methods: what there is."""
+"""new, info: what a project is made of."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ import typer
 
 from napari_noisylabel import study
 from napari_noisylabel.cli.app import app
-from napari_noisylabel.cli.output import Bar, remark, say, say_json, say_table, some
+from napari_noisylabel.cli.output import Bar, say, say_json, say_table, some
 from napari_noisylabel.cli.values import JSON, PROJECT, class_names, key_values, reading
 from napari_noisylabel.errors import BadSetting
 from napari_noisylabel.io.folders import looks_changed
-from napari_noisylabel.methods import broken_methods
-from napari_noisylabel.methods import methods as all_methods
 from napari_noisylabel.records import Case, RegionState, Run, Track, found_classes
 from napari_noisylabel.workbench import Workbench
 
@@ -168,46 +166,3 @@ def _run_json(run: Run) -> dict[str, Any]:
         "seed": run.seed, "label_version": run.label_version, "created": run.created, "finished": run.finished or None,
         "message": run.message, "settings": run.settings, "engine": run.engine,
     }  # fmt: skip
-
-
-# ---------------------------------------------------------------- methods
-
-
-@app.command()
-def methods(as_json: bool = JSON) -> None:
-    """The methods: what each is made for and needs, and its settings."""
-    found = list(all_methods().values())
-    if as_json:
-        say_json([
-            {
-                "name": m.name, "title": m.title, "needs": m.needs, "made_for": m.made_for,
-                "settings": {k: _without_title(v) for k, v in _properties(m.settings).items()},
-            }
-            for m in found
-        ])  # fmt: skip
-        return
-    say_table([[m.name, m.made_for, ", ".join(m.needs)] for m in found], ["method", "made for", "needs"])
-    for method in found:
-        say("")
-        needs = f" (needs {', '.join(method.needs)})" if method.needs else ""
-        say(f"{method.name}: {method.title}{needs}")
-        settings = _properties(method.settings).items()
-        rows = [[f"  {k}", str(v.get("default")), v.get("description", "")] for k, v in settings]
-        say_table(rows, ["  setting", "default", "meaning"])
-        for preset, values in method.settings.PRESETS.items():
-            say(f"  --set preset={preset}: " + ", ".join(f"{k}={v}" for k, v in values.items()))
-    for reason in broken_methods().values():
-        remark(f"noisylabel: {reason}")
-
-
-def _properties(settings: Any) -> dict[str, dict[str, Any]]:
-    """JSON schema of each setting; "preset" among them where the method has presets."""
-    own = settings.model_json_schema().get("properties", {})
-    presets = settings.PRESETS
-    if presets:
-        own["preset"] = {"enum": list(presets), "description": "Values to start from", "values": presets}
-    return own
-
-
-def _without_title(schema: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in schema.items() if k != "title"}
