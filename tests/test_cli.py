@@ -242,8 +242,32 @@ def test_commands_speak_plain_words_without_json(noisylabel, trained, command):
 def test_methods_lists_name_title_settings_and_needs(noisylabel):
     found = {m["name"]: m for m in noisylabel("methods", "--json").json}
     assert {"cross-entropy", "self-cleansing"} <= set(found)
-    assert set(found["self-cleansing"]) == {"name", "title", "settings", "needs", "made_for"}
+    assert set(found["self-cleansing"]) == {"name", "title", "settings", "needs", "made_for", "suits"}
     assert found["self-cleansing"]["settings"]["tau"]["default"] == 0.5
+
+
+def test_methods_names_first_what_fits_the_errors_and_says_why(noisylabel):
+    said = noisylabel("methods", "--errors", "one-sided", "--have", "verified")
+    first, second = (line for line in said.out.splitlines() if line[:2] in ("1.", "2."))
+    assert first.startswith("1. spatial-correction: what all masks share") and "Needs" not in first
+    assert second.startswith("2. ensemble: ") and second.endswith("Needs complete runs of two methods.")
+    assert "Nothing speaks for the others here: cross-entropy, " in said.out
+
+
+def test_methods_in_json_come_in_the_order_of_the_advice_with_reason_and_what_is_missing(noisylabel):
+    found = noisylabel("methods", "--errors", "one-sided", "--json").json
+    assert (found[0]["name"], found[0]["lacks"]) == ("spatial-correction", ["a verified case"])
+    assert found[0]["why"] and found[1]["why"] == ""
+
+
+def test_methods_takes_several_words_at_once_or_one_by_one(noisylabel):
+    together = noisylabel("methods", "--errors", "swapped,Missing").out
+    assert together == noisylabel("methods", "--errors", "swapped", "--errors", "missing").out
+
+
+def test_methods_refuses_words_that_it_does_not_know(refused):
+    assert "--errors takes missing, scattered, " in refused("methods", "--errors", "sideways")
+    assert "--have takes verified, person, " in refused("methods", "--have", "verified,money", "--json")
 
 
 def test_doctor_names_the_parts_that_matter(noisylabel):

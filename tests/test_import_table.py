@@ -48,7 +48,10 @@ WINDOW = {"qtpy", "napari", "magicgui", "superqt", "vispy", "pyqtgraph", "PyQt5"
 MAY_USE_TORCH = {"networks", "methods", "engine"}
 MAY_USE_WINDOW = {"plugin", "widgets"}
 # of the rooms that may use torch; the window shows forms and watches workers without it
-TORCH_FREE_MODULES = {"methods", "methods.settings", "engine", "engine.settings", "engine.watch", "engine.filter"}
+TORCH_FREE_MODULES = {
+    "methods", "methods.settings", "methods.situation", "methods.choosing",
+    "engine", "engine.settings", "engine.watch", "engine.filter",
+}  # fmt: skip
 
 
 def modules() -> list[str]:

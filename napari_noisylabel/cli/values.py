@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 
 from napari_noisylabel.engine.settings import EngineSettings
 from napari_noisylabel.engine.watch import worker_is_alive
-from napari_noisylabel.errors import BadSetting, ProjectLocked, ReadOnlyProject
+from napari_noisylabel.errors import BadSetting, ProjectLocked, ReadOnlyProject, UnknownName
 from napari_noisylabel.methods import method_info
 from napari_noisylabel.records import RunState
 from napari_noisylabel.workbench import Workbench
@@ -21,6 +22,8 @@ JSON = typer.Option(False, "--json", help="Print one JSON document on standard o
 BY = typer.Option("", "--by", metavar="NAME", help="Who decides; by default the login name", show_default=False)
 TRACK = typer.Option("", "--track", metavar="NAME", help="One track; by default all", show_default=False)
 RUN = typer.Option(None, "--run", metavar="RUN", help="A run; by default the latest complete one", show_default=False)
+Word = TypeVar("Word", bound=StrEnum)
+
 SET = typer.Option([], "--set", metavar="KEY=VALUE", help="A setting; may come several times", show_default=False)
 
 
@@ -96,6 +99,17 @@ def class_names(texts: Sequence[str]) -> list[str] | dict[str, list[str]]:
     if not any("=" in text for text in texts):
         return [name.strip() for text in texts for name in text.split(",")]
     return {track: [n.strip() for n in names.split(",")] for track, names in key_values(texts, "--classes").items()}
+
+
+def words(texts: Sequence[str], known: type[Word], option: str) -> list[Word]:
+    """`WORD,WORD`, or the option several times, as members of `known`. Raises UnknownName."""
+    said = [word.strip().lower() for text in texts for word in text.split(",")]
+    for word in said:
+        if word not in list(known):
+            raise UnknownName(
+                f"{option} takes {', '.join(known)}, got {word!r}. `noisylabel methods` says what they stand for."
+            )
+    return [known(word) for word in dict.fromkeys(said)]
 
 
 def _parsed(text: str, kind: Callable[[str], Any]) -> Any:

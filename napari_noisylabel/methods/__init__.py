@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -24,6 +24,7 @@ from napari_noisylabel.methods.settings import (
     SelfCleansingSettings,
     SpatialCorrectionSettings,
 )
+from napari_noisylabel.methods.situation import Asset, ErrorKind, Need
 
 ENTRY_POINT_GROUP = "napari_noisylabel.methods"
 
@@ -33,9 +34,11 @@ class MethodInfo:
     """What can be said about a method without importing it.
 
     `factory` is "module:Class"; the class takes the fields of `settings` as keyword arguments.
-    `made_for` names the errors for which
-    it was made, `needs` what must be there. `weak`: it learns where something is from image-level
-    tags alone, so its proposals are shown as weak, and never accepted in bulk.
+    `made_for` says in words for which errors it was made, `needs` what must be there (a `Need`, or words).
+    `suits` gives a reason, a sentence without its full stop, for each kind of error and each thing at
+    hand that speaks for the method, its main purpose first; `choosing.advise` goes by it. `weak`: it
+    learns where something is from image-level tags alone, so its proposals are shown as weak, and
+    never accepted in bulk.
     """
 
     name: str
@@ -45,6 +48,7 @@ class MethodInfo:
     needs: tuple[str, ...] = ()
     made_for: str = ""
     weak: bool = False
+    suits: Mapping[ErrorKind | Asset, str] = field(default_factory=dict)
 
     def check(self, values: Mapping[str, Any]) -> MethodSettings:
         """The settings with defaults filled in. Raises BadSetting in one sentence.
@@ -87,14 +91,21 @@ BUILT_IN = (
         CrossEntropySettings,
         "napari_noisylabel.methods.cross_entropy:CrossEntropy",
         made_for="errors that differ from case to case; the baseline",
+        suits={
+            ErrorKind.UNKNOWN: "the simplest is hard to beat in short runs, and the others are measured against it",
+            ErrorKind.UNEVEN: "such errors average out over cases",
+            Asset.RATERS: "a network that learns from all drawers draws what most of them agree on",
+            Asset.FEW_CASES: "it estimates nothing but the network, and few cases are enough for little more",
+        },
     ),
     MethodInfo(
         "self-cleansing",
         "Mixture filter and label cleansing (inspired by Deep Self-Cleansing)",
         SelfCleansingSettings,
         "napari_noisylabel.methods.self_cleansing:SelfCleansing",
-        needs=("several cases",),
+        needs=(Need.CASES,),
         made_for="some objects badly drawn or missing, others right",
+        suits={ErrorKind.MISSING: "it tells badly drawn objects from good ones and learns from the good ones"},
     ),
     MethodInfo(
         "jcas",
@@ -102,6 +113,11 @@ BUILT_IN = (
         JcasSettings,
         "napari_noisylabel.methods.jcas:JCAS",
         made_for="classes mixed up, scattered and ragged errors",
+        suits={
+            ErrorKind.SCATTERED: "a matrix of confusions and the agreement of neighbours undo them",
+            ErrorKind.SWAPPED: "its matrix learns which class is given for which, while it trains",
+            Asset.RATERS: "what each drawer mixes up differs, and neighbours that agree outvote it",
+        },
     ),
     MethodInfo(
         "cores",
@@ -109,6 +125,7 @@ BUILT_IN = (
         CoresSettings,
         "napari_noisylabel.methods.cores:Cores",
         made_for="errors that depend on what the place looks like",
+        suits={ErrorKind.HARD: "labels that the network does not support are sieved out"},
     ),
     MethodInfo(
         "adele",
@@ -116,22 +133,28 @@ BUILT_IN = (
         AdeleSettings,
         "napari_noisylabel.methods.adele:Adele",
         made_for="objects drawn too large or too small, each its own way",
+        suits={ErrorKind.UNEVEN: "it corrects such errors before the network learns them by heart"},
     ),
     MethodInfo(
         "fmi-transition",
         "Transition matrix from neighbours in other cases, features weighted by f-mutual information",
         FmiTransitionSettings,
         "napari_noisylabel.methods.fmi_transition:FmiTransition",
-        needs=("several cases",),
+        needs=(Need.CASES,),
         made_for="one class taken for another, whatever the place",
+        suits={ErrorKind.SWAPPED: "it reads the rule off voxels that look alike in other cases"},
     ),
     MethodInfo(
         "spatial-correction",
         "Boundaries moved back by their measured bias (Spatial Correction)",
         SpatialCorrectionSettings,
         "napari_noisylabel.methods.spatial_correction:SpatialCorrection",
-        needs=("a verified case",),
+        needs=(Need.VERIFIED,),
         made_for="all boundaries too wide, or all too narrow",
+        suits={
+            ErrorKind.ONE_SIDED: "what all masks share a network learns, too, and only a verified case shows it",
+            Asset.VERIFIED: "it measures on your verified case how far boundaries are off, and moves them back",
+        },
     ),
     MethodInfo(
         "active-refinement",
@@ -139,15 +162,20 @@ BUILT_IN = (
         ActiveRefinementSettings,
         "napari_noisylabel.methods.active_refinement:ActiveRefinement",
         made_for="classes of unequal size with many wrong labels, and somebody who answers in rounds",
+        suits={
+            ErrorKind.RARE: "two networks choose for each other, class by class, so that rare classes stay",
+            Asset.PERSON: "rounds of asking settle what its two networks doubt",
+        },
     ),
     MethodInfo(
         "multi-sa",
         "Masks from image-level tags by attention on several layers (after Multi-SA)",
         MultiSaSettings,
         "napari_noisylabel.methods.multi_sa:MultiSA",
-        needs=("image-level tags",),
+        needs=(Need.TAGS,),
         made_for="images of which only the content is known; weak evidence",
         weak=True,
+        suits={Asset.TAGS: "it needs no mask; what it proposes is weak evidence to start drawing from"},
     ),
 )
 
@@ -157,8 +185,13 @@ ENSEMBLE = MethodInfo(
     "The evidence of several complete runs, weighed and combined",
     EnsembleSettings,
     "napari_noisylabel.engine.combine:combine",
-    needs=("complete runs of two methods",),
+    needs=(Need.RUNS,),
     made_for="not knowing which errors to expect",
+    suits={
+        ErrorKind.UNKNOWN: "one queue from several methods, and you see where they disagree",
+        Asset.RUNS: "it makes one queue of your runs, and shows where they disagree",
+        Asset.VERIFIED: "your verified case tells how much each run is worth",
+    },
 )
 
 
