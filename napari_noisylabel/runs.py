@@ -13,13 +13,14 @@ from napari_noisylabel.arrays.likelihood import bin_edges, excess
 from napari_noisylabel.engine.casemaps import CaseScores
 from napari_noisylabel.engine.combine import find_members
 from napari_noisylabel.engine.filter import likelihood_counts, read_result
+from napari_noisylabel.engine.journal import epoch_reports
 from napari_noisylabel.engine.settings import check_engine
 from napari_noisylabel.engine.spec import RunSpec, library_versions, write_spec
 from napari_noisylabel.engine.watch import Watch, last_report, worker_is_alive
 from napari_noisylabel.errors import BadSetting, MissingPart, NothingToDo, ProjectError
 from napari_noisylabel.io.files import looks_changed, require_unchanged
 from napari_noisylabel.methods import ENSEMBLE, MethodInfo, method_info
-from napari_noisylabel.records import Case, Filter, Region, Run, RunState, Track, found_classes
+from napari_noisylabel.records import Case, Filter, Region, Report, Run, RunState, Track, found_classes
 from napari_noisylabel.session import Scores
 from napari_noisylabel.store import ProjectStore
 from napari_noisylabel.store.events import now
@@ -29,12 +30,13 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """What the session shows of a complete run, as read from the disk."""
+    """What the session shows of a complete run, as read from the disk. `reports` are those of its epochs."""
 
     run: Run
     filter: Filter | None
     scores: Scores
     regions: tuple[Region, ...]
+    reports: tuple[Report, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +114,9 @@ def voices(run: Run | None, runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def read_run(store: ProjectStore, run: Run) -> RunResult:
-    """The filter, histograms and regions of a complete run. Slow for thousands of regions."""
-    return RunResult(run, store.latest_filter(run.id), _read_scores(store, run), store.regions(run=run.id))
+    """The filter, histograms, regions and epochs of a complete run. Slow for thousands of regions."""
+    scores, regions = _read_scores(store, run), store.regions(run=run.id)
+    return RunResult(run, store.latest_filter(run.id), scores, regions, epoch_reports(store.run_folder(run.id)))
 
 
 def _read_scores(store: ProjectStore, run: Run) -> Scores:

@@ -420,7 +420,8 @@ class Workbench:
     def _start(self, run_id: str, task: str) -> Watch:
         self._watch = Watch(self.store.folder, run_id, task)
         self.session.runs = self.store.runs()
-        self.session.curve = ()
+        if task == "train":
+            self.session.curve = ()
         self.session.progress = Report(run_id, "start", message="starting" if task == "train" else "filtering")
         return self._watch
 
@@ -428,7 +429,7 @@ class Workbench:
         """One report of the worker into the session, and into the project when it is the last."""
         session = self.session
         if report.kind == "epoch":
-            session.curve = (*session.curve, report)
+            session.curve = (*(r for r in session.curve if r.run == report.run), report)
         if report.kind == "start" and report.epochs:
             self.store.set_run(report.run, epochs=report.epochs)
         if report.kind == "done":
@@ -456,6 +457,8 @@ class Workbench:
     def _show_result(self, result: RunResult) -> None:
         session = self.session
         session.run, session.filter, session.scores = result.run, result.filter, result.scores
+        if not session.is_training:  # or the curves of the run at work would go
+            session.curve = result.reports
         self._regions = {}
         self._show_queue(result.regions)
 

@@ -35,6 +35,14 @@ def test_opening_brings_the_latest_run_its_filter_and_its_queue(workbench):
     assert HELD_OUT not in {r.case for r in session.queue}
 
 
+def test_the_epochs_of_the_run_shown_come_back_with_the_project_and_stay_when_it_is_filtered(workbench):
+    epochs = [(r.run, r.kind, r.fold, r.epoch) for r in workbench.session.curve]
+    assert epochs == [("run-001", "epoch", fold, epoch) for fold in (0, 1) for epoch in (0, 1)]
+    workbench.start_propose("voxel", 0.4)
+    assert list(workbench.wait())[-1].kind == "done"
+    assert len(workbench.session.curve) == 4
+
+
 def test_a_stricter_threshold_leaves_fewer_voxels_and_no_training(workbench):
     lenient = sum(r.voxels for r in workbench.propose("case", 0.05))
     strict = sum(r.voxels for r in workbench.propose("case", 0.6))

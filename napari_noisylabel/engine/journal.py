@@ -13,6 +13,7 @@ from napari_noisylabel.errors import DiskFull
 from napari_noisylabel.records import Report
 
 FILES = {"train": "events.jsonl", "filter": "filter.jsonl"}
+EPOCH_MARK = b'"kind": "epoch"'
 
 
 def journal_file(folder: Path, task: str) -> Path:
@@ -40,10 +41,13 @@ class Journal:
 
 
 class JournalReader:
-    """Reads the reports that were added since the last look. Half a line waits for its end."""
+    """Reads the reports that were added since the last look. Half a line waits for its end.
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._at = path, 0
+    Lines without `mark` are passed over unread: most lines of a long training are its steps.
+    """
+
+    def __init__(self, path: Path, mark: bytes = b"") -> None:
+        self._path, self._at, self._mark = path, 0, mark
 
     def read(self) -> list[Report]:
         try:
@@ -56,11 +60,19 @@ class JournalReader:
             return []
         whole = data.rfind(b"\n") + 1
         self._at += whole
-        return [r for r in map(_parsed, data[:whole].splitlines()) if r is not None]
+        lines = (line for line in data[:whole].splitlines() if self._mark in line)
+        return [r for r in map(_parsed, lines) if r is not None]
 
     def to_end(self) -> None:
         """Skip what is there already."""
         self._at = os.path.getsize(self._path) if self._path.exists() else 0
+
+
+def epoch_reports(folder: Path) -> tuple[Report, ...]:
+    """What a training said at the end of each epoch, in the order of folds and epochs."""
+    reports = JournalReader(journal_file(folder, "train"), EPOCH_MARK).read()
+    last = {(r.fold, r.epoch): r for r in reports if r.kind == "epoch"}
+    return tuple(last[key] for key in sorted(last))
 
 
 def cut_back(folder: Path) -> None:

@@ -14,7 +14,15 @@ from PIL import Image
 from napari_noisylabel.arrays.phantom import phantom
 from napari_noisylabel.engine.courtesy import Courtesy
 from napari_noisylabel.engine.fold import Fold
-from napari_noisylabel.engine.journal import Journal, JournalReader, cut_back, from_line, journal_file, to_line
+from napari_noisylabel.engine.journal import (
+    Journal,
+    JournalReader,
+    cut_back,
+    epoch_reports,
+    from_line,
+    journal_file,
+    to_line,
+)
 from napari_noisylabel.engine.source import iterate_cases
 from napari_noisylabel.engine.spec import RunSpec, read_spec, write_spec
 from napari_noisylabel.engine.train import train
@@ -162,6 +170,16 @@ def test_half_a_line_waits_for_its_end_and_a_torn_one_is_passed_over(tmp_path):
         file.write(second[9:] + '{"run": "ru\n' + "\0\0\n" + first)
     assert [r.done for r in reader.read()] == [2, 1]
     assert reader.read() == []
+
+
+def test_epochs_are_read_in_their_order_each_once_and_without_the_steps(tmp_path):
+    journal = Journal(tmp_path, "train")
+    for fold, epoch, kind in ((0, 0, "step"), (1, 0, "epoch"), (0, 0, "epoch"), (0, 1, "epoch"), (0, 1, "epoch")):
+        journal.write(Report("run-001", kind, fold, epoch, inner=to_json([Note("a", "epoch")])))
+    assert [(r.kind, r.fold, r.epoch) for r in epoch_reports(tmp_path)] == [
+        ("epoch", 0, 0), ("epoch", 0, 1), ("epoch", 1, 0),
+    ]  # fmt: skip
+    assert epoch_reports(tmp_path / "no run") == ()
 
 
 def test_cutting_back_keeps_the_epochs_that_have_a_checkpoint_each_once(tmp_path):
