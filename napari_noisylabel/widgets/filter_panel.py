@@ -19,7 +19,7 @@ from napari_noisylabel.records import FilterLevel, MixtureFit
 from napari_noisylabel.widgets import words
 from napari_noisylabel.widgets.notices import noticed
 from napari_noisylabel.widgets.parts import GAP, KeyButton, heading, note
-from napari_noisylabel.widgets.plots import Plot
+from napari_noisylabel.widgets.plots import Plot, normal
 
 STEPS = 1000
 THINNEST = 0.12
@@ -268,8 +268,3 @@ def fit_words(fit: MixtureFit, level: FilterLevel) -> str:
         )
     noun = "regions" if level is FilterLevel.REGION else "doubtful voxels"
     return f"{share} of the {noun} are in the upper component."
-
-
-def normal(x: np.ndarray, mean: float, sd: float) -> np.ndarray:
-    """Density of a Gaussian."""
-    return np.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))

@@ -78,3 +78,8 @@ class Plot(pg.PlotWidget):
             self.removeItem(curve)
         self.legend.clear()
         self._curves = {}
+
+
+def normal(x: np.ndarray, mean: float, sd: float) -> np.ndarray:
+    """Density of a Gaussian."""
+    return np.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))

@@ -14,6 +14,7 @@ from napari_noisylabel.methods import MethodInfo, methods
 from napari_noisylabel.records import Report, RunState
 from napari_noisylabel.widgets import words
 from napari_noisylabel.widgets.forms import SettingsForm, form_layout
+from napari_noisylabel.widgets.inner_view import InnerView
 from napari_noisylabel.widgets.notices import noticed
 from napari_noisylabel.widgets.parts import GAP, KeyButton, heading, note
 from napari_noisylabel.widgets.plots import PALETTE, Plot
@@ -97,6 +98,7 @@ class TrainPanel(QWidget):
         self.losses = Plot("epoch", "loss")
         self.dice = Plot("epoch", "Dice", legend_below=True)
         self.dice.setYRange(0, 1)
+        self.inner = InnerView(self._workbench)
 
     def _lay_out(self) -> None:
         self.form_place = QVBoxLayout()
@@ -125,7 +127,7 @@ class TrainPanel(QWidget):
         layout.addWidget(self.hint)
         layout.addWidget(self.choices)
         layout.addLayout(buttons)
-        for widget in (self.progress, self.state, self.losses, self.dice):
+        for widget in (self.progress, self.state, self.losses, self.dice, self.inner):
             layout.addWidget(widget)
         layout.addStretch(1)
 
@@ -142,6 +144,7 @@ class TrainPanel(QWidget):
         for name in FOLLOWED:
             getattr(self._session.events, name).disconnect(self._show_buttons)
         self._session.events.curve.disconnect(self._show_curves)
+        self.inner.close()  # Qt tells children nothing
         super().closeEvent(event)
 
     # ------------------------------------------------------------ show
