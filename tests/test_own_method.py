@@ -16,6 +16,8 @@ from napari_noisylabel import methods
 from napari_noisylabel.cli.app import main
 from napari_noisylabel.methods import broken_methods, method_info
 from napari_noisylabel.records import RunState
+from napari_noisylabel.study.bench.plan import cells_of
+from napari_noisylabel.study.bench.protocol import Protocol
 from napari_noisylabel.workbench import Workbench
 
 PAGE = Path(__file__).parents[1] / "docs" / "own-method.md"
@@ -83,6 +85,17 @@ def test_the_window_offers_it_with_a_form_of_its_settings(theirs, qtbot):
     panel.method.setCurrentIndex(panel.method.findData("bootstrap"))
     assert [field.name for field in panel.form.fields] == ["own"]
     assert "soft bootstrapping" in panel.title.text()
+
+
+def test_a_bench_knows_its_cells_by_its_code_and_those_of_others_without(theirs):
+    protocol = Protocol.model_validate({
+        "methods": ["cross-entropy", "bootstrap"], "cleanlab": False,
+        "sets": [{"name": "samples", "data": "samples", "noise": [{"name": "clean"}]}],
+    })  # fmt: skip
+    before = [cell.name for cell in cells_of(protocol)]
+    (theirs / "method.py").write_text((theirs / "method.py").read_text() + "# another line\n")
+    after = [cell.name for cell in cells_of(protocol)]
+    assert before[0] == after[0] and before[1] != after[1]
 
 
 def test_what_it_raises_fails_the_run_in_words_and_leaves_the_project_usable(theirs, trained):

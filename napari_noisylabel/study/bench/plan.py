@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
-from napari_noisylabel.methods import ENSEMBLE
+from napari_noisylabel.methods import ENSEMBLE, methods
 from napari_noisylabel.study.bench.protocol import (
     BASELINE,
     CLEAN,
@@ -20,6 +23,7 @@ from napari_noisylabel.study.bench.protocol import (
 )
 
 CLEANLAB = "cleanlab"
+PROGRAM = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Cell:
     seed: int
     bases: tuple[Cell, ...] = ()
 
-    @property
+    @cached_property
     def name(self) -> str:
         """A file name that is the same whenever the cell would give the same figures."""
         words = (self.data.name, self.noise.shown, f"{self.noise.share:g}", self.method.shown, str(self.seed))
@@ -69,9 +73,11 @@ class Cell:
         return self.data.model_dump(mode="json", exclude={"noise"}), self.protocol.verified
 
     def _fingerprint(self) -> str:
+        code = _own_code(self.method.name)
         return _digest((
             self._set_facts(), described(self.noise), self.noise.strength, described(self.method), self.seed,
             described(self.protocol.budget), described(self.protocol.filter), "+".join(b.name for b in self.bases),
+            *([code] if code else []),
         ))  # fmt: skip
 
 
@@ -99,6 +105,23 @@ def _cells(protocol: Protocol) -> Iterator[Cell]:
                         yield Cell(protocol, data, noise, MethodChoice(name=CLEANLAB), seed, (cell,))
                 for method in (m for m in protocol.methods if m.name == ENSEMBLE.name):
                     yield Cell(protocol, data, noise, method, seed, tuple(trained))
+
+
+def _own_code(method: str) -> str:
+    """Digest of the package that a third party's method is in, so that figures of other code are not kept; else "".
+
+    Nothing of it is imported. The program's own methods are told apart by the version in each record.
+    """
+    known = methods().get(method)
+    package = known.factory.partition(":")[0].partition(".")[0] if known is not None else PROGRAM
+    spec = importlib.util.find_spec(package) if package != PROGRAM else None
+    if spec is None:
+        return ""
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    files = sorted(file for folder in folders for file in folder.rglob("*.py"))
+    if not folders and spec.origin:  # a single file
+        files = [Path(spec.origin)]
+    return _digest([[file.name, file.read_text("utf-8")] for file in files])
 
 
 def _digest(facts: object) -> str:
