@@ -310,6 +310,16 @@ def test_where_the_network_is_worse_than_the_labels_there_is_no_room_and_the_tab
     assert "no room (+2.00 points)" in as_markdown(found)
 
 
+def test_of_hardly_any_room_no_share_is_shown_but_the_gain():
+    figures = {key: None for key in COLUMNS}
+    dice = {"given": 0.8139, "corrected": 0.8407, "upper": 0.8141, "won_back": 134.0}
+    figures |= {key: {"mean": value, "sd": None, "values": [value]} for key, value in dice.items()}
+    row = {"data": "d", "noise": "n", "share": 1, "severity": None, "method": "m", "seeds": [0], "failed": [],
+           "waiting": [], "figures": figures}  # fmt: skip
+    assert "| hardly any room (+2.68 points) |" in as_markdown([row])
+    assert ",134.0," in as_csv([row])
+
+
 def test_csv_has_a_column_for_mean_spread_and_number_of_every_figure(protocol):
     cells = cells_of(protocol(TOP.replace("[0]", "[0, 1]")))
     lines = as_csv(make_table(cells, records(cells, lambda c: (0.8, 0.84 + c.seed / 50, 0.9)))).splitlines()

@@ -36,6 +36,9 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
 }
 """Every figure with its heading and its form in Markdown."""
 
+HARDLY = 0.01
+"""Of Dice: room below which people are told the gain, not its share of the room. Files for programs have both."""
+
 
 def make_table(cells: Sequence[Cell], records: Records) -> list[dict[str, Any]]:
     """One row per data set, noise and method over what is done, in the order of the protocol.
@@ -173,8 +176,8 @@ def _seeds(row: Mapping[str, Any]) -> str:
 
 def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
     figure = row["figures"][key]
-    if key == "won_back" and figure is None:
-        return _no_room(row["figures"])
+    if key == "won_back" and (said := _no_room(row["figures"])):
+        return said
     if figure is None:
         return "-"
     known = sum(value is not None for value in figure["values"])
@@ -184,7 +187,14 @@ def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
 
 
 def _no_room(figures: Mapping[str, Any]) -> str:
-    """Where the network is no better than the given labels: the change in points of Dice instead."""
-    if figures["upper"] is None or figures["given"] is None or figures["corrected"] is None:
-        return "-"
-    return f"no room ({100 * (figures['corrected']['mean'] - figures['given']['mean']):+.2f} points)"
+    """Where the network is no better than the given labels, or hardly: the change in points of Dice instead; else "".
+
+    A share of a room of a hundredth of a point would be a large number that says nothing.
+    """
+    given, corrected, upper = (figures[key] for key in ("given", "corrected", "upper"))
+    if given is None or corrected is None or upper is None:
+        return ""
+    points = f"({100 * (corrected['mean'] - given['mean']):+.2f} points)"
+    if figures["won_back"] is None:
+        return f"no room {points}"
+    return f"hardly any room {points}" if upper["mean"] - given["mean"] < HARDLY else ""
