@@ -68,8 +68,7 @@ def order_regions(
             found = sampling.in_turn(scores, np.array([r.from_class for r in own]))
         else:
             found = np.argsort(-scores, kind="stable")
-    places = [_object(r, own) for r in own]
-    return tuple(own[i] for i in sampling.spread([int(i) for i in found], places))
+    return tuple(own[i] for i in sampling.spread([int(i) for i in found], _objects(own)))
 
 
 def require_order(order: str) -> None:
@@ -154,15 +153,16 @@ def _folds(store: ProjectStore, run: Run) -> dict[str, int]:
     return make_folds(training, run.folds, run.seed)
 
 
-def _object(region: Region, regions: Sequence[Region]) -> object:
-    """The first region, in their order, of the same case and change whose box touches this one's."""
-    for other in regions:
-        same = (other.case, other.track, other.from_class, other.to_class) == (
-            region.case, region.track, region.from_class, region.to_class,
-        )  # fmt: skip
-        if same and _touch(region, other):
-            return other.id
-    return region.id
+def _objects(regions: Sequence[Region]) -> list[int]:
+    """For each region the first, in their order, of the same case and change whose box touches its own."""
+    alike: dict[tuple[str, str, int, int], list[Region]] = {}
+    for region in regions:
+        alike.setdefault(_change(region), []).append(region)
+    return [next(other.id for other in alike[_change(region)] if _touch(region, other)) for region in regions]
+
+
+def _change(region: Region) -> tuple[str, str, int, int]:
+    return region.case, region.track, region.from_class, region.to_class
 
 
 def _touch(a: Region, b: Region) -> bool:

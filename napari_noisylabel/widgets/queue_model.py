@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt
@@ -45,6 +45,7 @@ class QueueModel(QAbstractTableModel):
         super().__init__(parent)
         self._session = session
         self.sort_by, self.show_only = "ranked", EVERYTHING
+        self._places: dict[int, int] = {}  # of regions, by id, in an order that was made elsewhere
         self.rows: list[int] = []
         self._row_of: dict[int, int] = {}
         self._bold = QFont()
@@ -63,7 +64,7 @@ class QueueModel(QAbstractTableModel):
         self.beginResetModel()
         queue = self._session.queue
         rows = [i for i, region in enumerate(queue) if self._passes(region)]
-        key = SORTS[self.sort_by]
+        key = SORTS.get(self.sort_by, self._place)
         self.rows = rows if key is None else sorted(rows, key=lambda i: key(queue[i]))
         self._row_of = {index: row for row, index in enumerate(self.rows)}
         self.endResetModel()
@@ -72,6 +73,16 @@ class QueueModel(QAbstractTableModel):
         """One of SORTS."""
         self.sort_by = name
         self.rebuild()
+
+    def set_order(self, name: str, regions: Sequence[Region]) -> None:
+        """An order that takes more than a look at each region, such as that of a sampler; strangers come last."""
+        self._places = {region.id: place for place, region in enumerate(regions)}
+        self.set_sort(name)
+
+    @property
+    def has_strangers(self) -> bool:
+        """True where such an order is shown, and regions have come that it does not know."""
+        return self.sort_by not in SORTS and any(region.id not in self._places for region in self._session.queue)
 
     def set_filter(self, name: str) -> None:
         """ "all", "open", "unsure", "this case" or a class pair of `pairs`."""
@@ -103,6 +114,9 @@ class QueueModel(QAbstractTableModel):
         """The cursor moved: draw the rows again."""
         if self.rows:
             self.dataChanged.emit(self.index(0, 0), self.index(len(self.rows) - 1, len(COLUMNS) - 1))
+
+    def _place(self, region: Region) -> int:
+        return self._places.get(region.id, len(self._places))
 
     def _passes(self, region: Region) -> bool:
         if self.show_only == EVERYTHING:

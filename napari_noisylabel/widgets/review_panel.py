@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from qtpy.QtCore import QModelIndex, Qt, Signal
@@ -19,10 +20,12 @@ from qtpy.QtWidgets import (
 
 from napari_noisylabel.plugin.contrast import PRESETS
 from napari_noisylabel.plugin.keys import KEYS
-from napari_noisylabel.records import CaseView, Region, Verdict
+from napari_noisylabel.records import CaseView, Region, Run, Verdict
+from napari_noisylabel.store import ProjectStore
+from napari_noisylabel.study.samplers import QUEUE_ORDERS, order_regions
 from napari_noisylabel.widgets import words
 from napari_noisylabel.widgets.header import RegionHeader
-from napari_noisylabel.widgets.notices import noticed, say
+from napari_noisylabel.widgets.notices import aside, noticed, say
 from napari_noisylabel.widgets.parts import GAP, KeyButton, QuietTable
 from napari_noisylabel.widgets.queue_model import (
     AGREE,
@@ -35,6 +38,9 @@ from napari_noisylabel.widgets.queue_model import (
     VOXELS,
     QueueModel,
 )
+
+FURTHER_ORDERS = tuple(name for name in QUEUE_ORDERS if name not in SORTS)
+"""Orders that read what the run left of each case: they are made aside."""
 
 FOLLOWED = ("queue", "cursor", "view", "track", "tracks", "filter", "cases", "draft", "read_only", "name")
 
@@ -52,10 +58,17 @@ class ReviewPanel(QWidget):
     affinity_toggled = Signal(bool)
     stroke_undone = Signal()
 
-    def __init__(self, workbench: Any, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        workbench: Any,
+        order: Callable[[ProjectStore, Run, Sequence[Region], str], Sequence[Region]] = order_regions,
+        parent: QWidget | None = None,
+    ) -> None:
         super().__init__(parent)
         self._workbench = workbench
         self._session = workbench.session
+        self._order = order
+        self._shut = False
         self.is_editing = False
         self._painted: CaseView | None = None
         self.model = QueueModel(self._session, self)
@@ -145,6 +158,8 @@ class ReviewPanel(QWidget):
         self.discard_button = KeyButton("Discard")
         self.brush_label, self.brush_class = QLabel("paint"), self._combo("Class that the brush paints")
         self.sort = self._combo("Order of the queue; skip and decide follow it", list(SORTS))
+        self.sort.insertSeparator(len(SORTS))
+        self.sort.addItems(FURTHER_ORDERS)
         self.only = self._combo("Which regions the queue lists")
         self.contrast = self._combo("Contrast of the image", ["contrast", *PRESETS])
         self.affinity = KeyButton("Affinity", KEYS["affinity"])
@@ -238,6 +253,7 @@ class ReviewPanel(QWidget):
         self._session.events.tracks.connect(self._show_queue)
 
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
+        self._shut = True
         events = self._session.events
         for name in FOLLOWED:
             for slot in (self._show_queue, self._show_cursor, self._show_region):
@@ -248,6 +264,8 @@ class ReviewPanel(QWidget):
 
     def _show_queue(self) -> None:
         self.model.rebuild()
+        if self.model.has_strangers:
+            self._sort(self.model.sort_by)
         votes = bool(self.model.voices)
         self.table.setColumnHidden(VOXELS, votes)  # the volume says as much, and the panel is narrow
         self.table.setColumnHidden(AGREE, not votes)
@@ -356,8 +374,37 @@ class ReviewPanel(QWidget):
         self._show_buttons(region)
 
     def _sort(self, name: str) -> None:
-        self.model.set_sort(name)
+        run = self._session.run
+        if name in SORTS:
+            self.model.set_sort(name)
+            self._show_cursor()
+        elif run is None or not self._session.queue:
+            self._ordered(name, ())
+        elif self.sort.isEnabled():  # it is not while another order is made
+            self._make_order(run, self._session.queue, name)
+
+    def _make_order(self, run: Run, queue: tuple[Region, ...], name: str) -> None:
+        def done(regions: Sequence[Region]) -> None:
+            self._ordered(name, regions)
+            if self.model.has_strangers and self._session.queue is not queue:  # filtered again meanwhile
+                self._sort(name)
+
+        self.sort.setEnabled(False)
+        aside(self._order, self._workbench.store, run, queue, name, done=done, failed=lambda _: self._order_failed())
+
+    def _ordered(self, name: str, regions: Sequence[Region]) -> None:
+        if self._shut:
+            return
+        self.sort.setEnabled(True)
+        self.model.set_order(name, regions)
         self._show_cursor()
+
+    def _order_failed(self) -> None:
+        """Back to the order shown; the notice says why. One that fails for a new run gives way to the default."""
+        if self._shut:
+            return
+        self.sort.setEnabled(True)
+        self.sort.setCurrentText("ranked" if self.model.has_strangers else self.model.sort_by)
 
     def _filter(self, name: str) -> None:
         self.model.set_filter(name)

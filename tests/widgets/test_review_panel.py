@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_noisylabel.errors import NothingToDo
 from napari_noisylabel.records import Verdict
+from napari_noisylabel.study.samplers import QUEUE_ORDERS, order_regions
 from napari_noisylabel.widgets.review_panel import ReviewPanel
+from napari_noisylabel.workbench import Workbench
 
 
 @pytest.fixture
@@ -35,6 +40,76 @@ def test_the_next_region_follows_the_order_of_the_table(panel, workbench):
     panel.reject()
 
     assert workbench.session.current.id == queue[panel.model.rows[1]].id
+
+
+# ---------------------------------------------------------------- orders that are made aside
+
+
+def backwards(store, run, regions, name):
+    if name == "bald":
+        raise NothingToDo("order bald compares several passes.")
+    return regions[::-1]
+
+
+@pytest.fixture
+def ordered(qtbot, workbench):
+    panel = ReviewPanel(workbench, order=backwards)
+    qtbot.addWidget(panel)
+    return panel
+
+
+def shown(panel, workbench):
+    return [workbench.session.queue[i].id for i in panel.model.rows]
+
+
+def test_the_window_offers_the_orders_of_the_command_line_and_starts_with_its_own(panel):
+    offered = {panel.sort.itemText(i) for i in range(panel.sort.count())}
+    assert panel.sort.currentText() == "ranked"
+    assert {*QUEUE_ORDERS} <= offered
+
+
+def test_a_sampler_orders_the_table_aside_and_decisions_follow_it(qtbot, ordered, workbench):
+    ids = [region.id for region in workbench.session.queue]
+    ordered.sort.setCurrentText("entropy")
+    assert not ordered.sort.isEnabled()
+    qtbot.waitUntil(ordered.sort.isEnabled)
+    assert shown(ordered, workbench) == ids[::-1]
+    workbench.select(len(ids) - 1)
+    ordered.accept()
+    assert workbench.session.current.id == ids[-2] and shown(ordered, workbench) == ids[::-1]
+
+
+def test_an_order_that_cannot_be_made_says_why_and_leaves_the_one_before(qtbot, ordered, workbench, notices):
+    before = shown(ordered, workbench)
+    ordered.sort.setCurrentText("bald")
+    qtbot.waitUntil(ordered.sort.isEnabled)
+    qtbot.waitUntil(lambda: bool(notices))
+    assert ordered.sort.currentText() == "ranked" and shown(ordered, workbench) == before
+
+
+def test_regions_that_came_later_are_ordered_anew(qtbot, ordered, workbench):
+    ordered.sort.setCurrentText("margin")
+    qtbot.waitUntil(ordered.sort.isEnabled)
+    queue = workbench.session.queue
+    workbench.session.queue = tuple(dataclasses.replace(r, id=r.id + 100) for r in queue)
+    qtbot.waitUntil(ordered.sort.isEnabled)
+    assert shown(ordered, workbench) == [r.id + 100 for r in reversed(queue)]
+
+
+def test_a_sampler_reads_what_a_real_run_left(qtbot, trained):
+    workbench = Workbench()
+    workbench.open(trained)
+    panel = ReviewPanel(workbench)
+    qtbot.addWidget(panel)
+    panel.sort.setCurrentText("entropy")
+    qtbot.waitUntil(panel.sort.isEnabled)
+    session = workbench.session
+    expected = order_regions(workbench.store, session.run, session.queue, "entropy")
+    assert shown(panel, workbench) == [region.id for region in expected]
+    workbench.close()
+
+
+# ---------------------------------------------------------------- skip, paint, undo
 
 
 def test_skip_decides_nothing(panel, workbench):
