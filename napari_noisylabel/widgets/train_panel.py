@@ -98,7 +98,7 @@ class TrainPanel(QWidget):
         self.losses = Plot("epoch", "loss")
         self.dice = Plot("epoch", "Dice", legend_below=True)
         self.dice.setYRange(0, 1)
-        self.inner = InnerView(self._workbench)
+        self.inner = InnerView(self._workbench, self)  # shows itself when there is something, so it has a parent
 
     def _lay_out(self) -> None:
         self.form_place = QVBoxLayout()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QApplication
 
 from napari_noisylabel.inner import Curve, Fit, Matrix, Mixtures, Note, to_json
 from napari_noisylabel.records import MixtureFit, Report
 from napari_noisylabel.widgets.inner_model import cells, drawing, heat
 from napari_noisylabel.widgets.inner_view import InnerView, MatrixTable
+from napari_noisylabel.widgets.train_panel import TrainPanel
 
 CLASSES = ("background", "anterior", "posterior")
 SQUARE = Matrix(
@@ -127,3 +129,12 @@ def test_a_state_that_cannot_be_read_is_a_notice(view, workbench, notices):
     broken = Report("run-002", "epoch", inner=[{"kind": "note", "name": "a"}])
     workbench.session.curve = (broken,)
     assert "lacks what it needs" in notices[0] and view.isHidden()
+
+
+def test_a_train_panel_of_a_project_that_is_open_opens_no_window_of_its_own(qtbot, workbench):
+    workbench.session.curve = (report(0, SQUARE),)
+    before = set(QApplication.topLevelWidgets())
+    panel = TrainPanel(workbench)
+    qtbot.addWidget(panel)
+    assert not any(w.isVisible() for w in set(QApplication.topLevelWidgets()) - before)
+    assert not panel.inner.isHidden()
