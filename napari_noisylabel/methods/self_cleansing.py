@@ -21,6 +21,7 @@ from torch import Tensor
 from napari_noisylabel.arrays.likelihood import best_class
 from napari_noisylabel.arrays.metrics import dice
 from napari_noisylabel.arrays.mixture import Mixture
+from napari_noisylabel.arrays.strangers import count_objects
 from napari_noisylabel.inner import Curve, InnerState, Matrix, Note, from_json, to_json
 from napari_noisylabel.methods.base import Batch, Evidence, FoldRun, Method, Prediction
 from napari_noisylabel.methods.cleansing import (
@@ -425,8 +426,8 @@ def _without_small(track: Track, views: Sequence[_View]) -> list[_View]:
 
 def _usual_numbers(track: Track, views: Sequence[_View]) -> list[int]:
     """(K,): how many objects of each class a case may have after cleansing; 0 for background."""
-    per_case = {k: [len(object_volumes(v.labels, k, v.spacing)) for v in views] for k in range(1, track.n_classes)}
-    return [0, *(usual_number(counts) for counts in per_case.values())]
+    per_case = [count_objects(v.labels, track.n_classes) for v in views]
+    return [0, *(usual_number([counts[k] for counts in per_case]) for k in range(1, track.n_classes))]
 
 
 def _agreement(track: Track, made: Sequence[_Cleansed]) -> list[Curve]:
