@@ -197,7 +197,7 @@ ENSEMBLE = MethodInfo(
 
 def methods() -> dict[str, MethodInfo]:
     """All methods by name: the built-in ones, then those of installed third parties that can be loaded."""
-    found = {info.name: info for info in (*BUILT_IN, ENSEMBLE)}
+    found = _own()
     for _, info in _third_parties():
         if isinstance(info, MethodInfo):
             found.setdefault(info.name, info)
@@ -211,8 +211,7 @@ def broken_methods() -> dict[str, str]:
 
 def is_weak(name: str) -> bool:
     """True where the proposals of a method go back to image-level tags; False for one that is not installed here."""
-    built_in = {info.name: info for info in (*BUILT_IN, ENSEMBLE)}
-    info = built_in.get(name) or methods().get(name)  # who asks often should not look through what is installed
+    info = _own().get(name) or methods().get(name)  # who asks often should not look through what is installed
     return info is not None and info.weak
 
 
@@ -225,6 +224,11 @@ def method_info(name: str) -> MethodInfo:
             raise MissingPart(broken[name])
         raise UnknownName(f"there is no method {name!r}. The methods are: {', '.join(known)}.")
     return known[name]
+
+
+def _own() -> dict[str, MethodInfo]:
+    """The methods of the program, by name."""
+    return {info.name: info for info in (*BUILT_IN, ENSEMBLE)}
 
 
 def _third_parties() -> Iterator[tuple[str, MethodInfo | str]]:
