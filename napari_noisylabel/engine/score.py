@@ -53,7 +53,7 @@ def score_case(
         verified = case.verified[name]
         skip = None if verified is None else np.asarray(case.as_given(verified))
         histogram = score_histogram(stored, labels, track.n_classes, skip)
-        numbers = (0,) * track.n_classes if objects is None else objects[name]
+        numbers = objects[name] if objects else ()
         strange = strangers(labels, proposal, numbers)
         meant, opposed = np.where(strange, 0, proposal), np.where(strangers(labels, opposed, numbers), 0, opposed)
         apart = _distances(labels, meant, opposed, track.n_classes, own_axes, skip)

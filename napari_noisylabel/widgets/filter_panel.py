@@ -159,6 +159,7 @@ class FilterPanel(QWidget):
         self._show_counts()
 
     def _show_histogram(self) -> None:
+        self._redraw.stop()
         self.plot.forget()
         scores, chosen = self._session.scores, self.shown_class.currentData()
         self.shown.setVisible(scores is not None)
