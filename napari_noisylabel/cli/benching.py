@@ -7,8 +7,8 @@ from pathlib import Path
 import typer
 
 from napari_noisylabel.cli.app import INTERRUPTED, app
+from napari_noisylabel.cli.interruption import Interruption, interruptible
 from napari_noisylabel.cli.output import Bar, remark, say, say_json, some
-from napari_noisylabel.cli.training import interruptible
 from napari_noisylabel.cli.values import JSON
 from napari_noisylabel.study.bench import read_protocol, run_bench
 
@@ -28,8 +28,11 @@ def bench(
     """
     wanted = read_protocol(protocol, data)
     try:
-        with Bar("bench") as bar, interruptible():
-            outcome = run_bench(wanted, out, resume=resume, say=lambda line: _remark(bar, line), progress=bar)
+        with Bar("bench") as bar, interruptible() as interruption:
+            outcome = run_bench(
+                wanted, out, resume=resume, say=lambda line: _remark(bar, line),
+                progress=lambda done, total, note: _show(bar, interruption, done, total, note),
+            )  # fmt: skip
     except KeyboardInterrupt:
         remark(f"noisylabel: interrupted; what is done stays: go on with noisylabel bench {protocol} {out} --resume")
         return INTERRUPTED
@@ -50,3 +53,8 @@ def bench(
 def _remark(bar: Bar, line: str) -> None:
     bar.close()
     remark(line)
+
+
+def _show(bar: Bar, interruption: Interruption, done: int, total: int, note: str) -> None:
+    interruption.heed()
+    bar(done, total, note)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 
 from napari_noisylabel.cli.app import INTERRUPTED, app
+from napari_noisylabel.cli.interruption import interruptible
 from napari_noisylabel.cli.output import Bar, remark, say, say_json, some
 from napari_noisylabel.cli.values import JSON, PROJECT, RUN, SET, split_settings, writing
 from napari_noisylabel.errors import InputError, NothingToDo, RunFailed
@@ -46,17 +44,9 @@ def finish_run(workbench: Workbench, as_json: bool = False, quiet: bool = False)
     watch = workbench.watch
     if watch is None:
         raise NothingToDo("no training was started, so there is none to watch.")
-    interrupted = False
-    with Bar(watch.run_id) as bar, interruptible():
-        try:
-            for report in workbench.wait():
-                _show(bar, report)
-        except KeyboardInterrupt:
-            interrupted = True
-    if interrupted:
-        watch.stop_now()
-        for _ in workbench.wait():
-            pass
+    with Bar(watch.run_id) as bar, interruptible(watch.stop) as interruption:
+        for report in workbench.wait():
+            _show(bar, report)
     run = workbench.store.run(watch.run_id)
     if as_json:
         say_json({"run": run.id, "state": run.state})
@@ -68,18 +58,7 @@ def finish_run(workbench: Workbench, as_json: bool = False, quiet: bool = False)
         raise (InputError if watch.exit_code == 2 else RunFailed)(f"{run.id} failed: {run.message}")
     folder = workbench.store.folder
     remark(f"noisylabel: {run.id} is interrupted; go on with: noisylabel train {folder} --resume {run.id}")
-    return INTERRUPTED if interrupted else 1
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C and a request to terminate raise KeyboardInterrupt, in a shell's background, too."""
-    before = {s: signal.signal(s, signal.default_int_handler) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return INTERRUPTED if interruption.asked else 1
 
 
 def _show(bar: Bar, report: Report) -> None:
