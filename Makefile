@@ -50,12 +50,15 @@ demo: system-libs env
 	    echo "The picture is in demo.png"; \
 	fi
 
-# pytest-xvfb gives the tests a virtual display of their own where Xvfb is installed.
+# pytest-xvfb gives the tests a virtual display of their own where Xvfb is installed. A file stays in one process,
+# for its tests share what they set up; a process takes 1 GB at most.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
 test: system-libs env
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-slow: system-libs env
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 test-pyqt6:
 	$(MAKE) test VENV=.venv-pyqt6 EXTRAS=train,dicom,fast,pyqt6,dev

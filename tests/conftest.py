@@ -15,6 +15,10 @@ import pytest
 
 from napari_noisylabel.store import ProjectStore
 
+# The networks of the tests are tiny: threads that wait for each other cost more than they save, most of all beside
+# the suite's other processes. Set before anything imports torch, and for the workers, too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).parents[1]
 GUI_FIXTURES = {"qapp", "qtbot", "make_napari_viewer", "make_napari_viewer_proxy"}
 VIEWER_FIXTURES = {"make_napari_viewer", "make_napari_viewer_proxy"}
