@@ -1,6 +1,6 @@
 # make demo        spoil masks, train a minute, open the review panel
 # make test        the tests that take seconds; make test-slow: the others
-# make lint        ruff and mypy
+# make lint        ruff (rules and layout) and mypy
 # make env         only the environment: .venv, made once and again when its inputs change
 #
 # VENV and EXTRAS choose another environment, as the two targets `test-pyqt6` and `test-review` do.
@@ -69,6 +69,7 @@ test-review:
 
 lint: env
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:

@@ -255,9 +255,7 @@ class Workbench:
             return
         self._labels = dict(view.decided)
         drafts = {t: self.store.draft(view.case.id, t) for t in view.given}
-        self._painted = {
-            t: voxel_runs.runs_box(d, view.given[t].shape) for t, d in drafts.items() if d is not None
-        }
+        self._painted = {t: voxel_runs.runs_box(d, view.given[t].shape) for t, d in drafts.items() if d is not None}
         self.session.view = view
         if self.store.label_version > view.label_version:
             for event in self.store.events(view.case.id):

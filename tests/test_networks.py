@@ -62,5 +62,3 @@ def test_weights_that_are_no_safetensors_file_are_refused(tmp_path):
     for path in (tmp_path / "weights.pt", tmp_path / "missing.safetensors"):
         with pytest.raises(UnreadableFile, match="weights must be a safetensors file"):
             load_weights(build_network("unet", 2, 1, TRACKS), path)
-
-

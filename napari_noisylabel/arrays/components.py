@@ -50,9 +50,7 @@ def _with_cc3d(array: np.ndarray, rank: int) -> tuple[np.ndarray, int]:
     contiguous = np.ascontiguousarray(array)  # cc3d counts in the order of memory ...
     if array.dtype == bool:
         contiguous = contiguous.view(np.uint8)  # ... and of bool images two rows at a time
-    components, n = cc3d.connected_components(
-        contiguous, connectivity=connectivity, return_N=True, out_dtype=np.uint32
-    )
+    components, n = cc3d.connected_components(contiguous, connectivity=connectivity, return_N=True, out_dtype=np.uint32)
     return components.astype(np.uint32, copy=False), n  # uint16 where all is background
 
 

@@ -142,7 +142,7 @@ def display_letters(geometry: Geometry, axes: DisplayAxes) -> tuple[tuple[str, s
 
 
 def same_grid(a: Geometry, b: Geometry, atol_mm: float = 1e-3) -> str:
-    """"" where two arrays lie on one grid, else words that say what differs.
+    """Nothing ("") where two arrays lie on one grid, else words that say what differs.
 
     The grids are one where shapes are equal and no corner voxel is more than `atol_mm` from its
     partner. A grid that does not know where it lies (`unit` "px") is compared by shape only.

@@ -93,15 +93,12 @@ def encode_box(
     mask = np.asarray(mask, dtype=bool)
     _check_box(start, shape, mask.shape)
     slabs = [
-        _encode_slab((start[0] + z.start, *start[1:]), shape, mask[z], before[z], after[z])
-        for z in _slabs(mask.shape)
+        _encode_slab((start[0] + z.start, *start[1:]), shape, mask[z], before[z], after[z]) for z in _slabs(mask.shape)
     ]
     return _merge(_concatenate(slabs))
 
 
-def encode_indices(
-    indices: np.ndarray, before: np.ndarray | int, after: np.ndarray | int
-) -> VoxelRuns:
+def encode_indices(indices: np.ndarray, before: np.ndarray | int, after: np.ndarray | int) -> VoxelRuns:
     """The voxels at flat `indices` (N,) of an array, ascending in C order, without repetition.
 
     `before` and `after` are (N,) uint8, or one class for all.
@@ -441,8 +438,7 @@ def _classes(values: np.ndarray | int, shape: tuple[int, ...], name: str) -> np.
         )
     if values.shape not in ((), shape):
         raise ShapeMismatch(
-            f"mask and {name} differ in shape: mask {shape}, {name} {values.shape}. "
-            "Hand over arrays of the same box."
+            f"mask and {name} differ in shape: mask {shape}, {name} {values.shape}. Hand over arrays of the same box."
         )
     return np.broadcast_to(values, shape)
 

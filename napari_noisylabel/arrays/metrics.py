@@ -170,9 +170,7 @@ def assd(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> float:
     return float(np.concatenate([to_b, to_a]).mean(dtype=np.float64))
 
 
-def surface_distances(
-    a: np.ndarray, b: np.ndarray, spacing: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray]:
+def surface_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """From every surface voxel of `a` to the surface of `b`, and the other way round.
 
     Two float32 arrays in mm, in C order; both without elements where `a` or `b` is empty.

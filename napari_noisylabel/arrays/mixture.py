@@ -148,9 +148,7 @@ def posterior_lut(mixture: Mixture, levels: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- the fit
 
 
-def _em(
-    x: np.ndarray, share: np.ndarray, variance: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, int]:
+def _em(x: np.ndarray, share: np.ndarray, variance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, int]:
     """Means (rising), variances, weights (2,); the mean log-likelihood; how many iterations."""
     means = _quantiles(x, share, START)
     if means[0] == means[1]:  # half of the scores are equal, and equal components never part

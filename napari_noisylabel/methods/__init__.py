@@ -241,15 +241,17 @@ def _third_parties() -> Iterator[tuple[str, MethodInfo | str]]:
             info = point.load()
         except Exception as error:
             detail = str(error).splitlines()[0] if str(error) else "no detail"
-            yield point.name, (
+            why = (
                 f"method {point.name!r} of a third party cannot be loaded: {type(error).__name__}: {detail}. "
                 "Install what it needs, or remove the package that brings it."
             )
+            yield point.name, why
             continue
         if isinstance(info, MethodInfo):
             yield point.name, info
         else:
-            yield point.name, (
+            why = (
                 f"the entry point {point.name!r} of {ENTRY_POINT_GROUP} must give a MethodInfo, got "
                 f"{type(info).__name__}. Ask its author, or remove the package that brings it."
             )
+            yield point.name, why

@@ -302,9 +302,7 @@ class MultiSA(Method):
         names, known = self._names(), self._counts.sum((0, 1, 3))
         if not known.sum():
             return []
-        right = {
-            n: float(self._counts[:, 1, f].sum() / known[f]) if known[f] else None for f, n in enumerate(names)
-        }
+        right = {n: float(self._counts[:, 1, f].sum() / known[f]) if known[f] else None for f, n in enumerate(names)}
         counts = {
             f"{n}, {word}": tuple(int(v) for v in self._counts[i, :, f].sum(0))
             for f, n in enumerate(names)

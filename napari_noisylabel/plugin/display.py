@@ -34,8 +34,7 @@ class Shown:
         self.letters = display_letters(geometry, self.axes)
         self.shape = tuple(geometry.shape[axis] for axis in self.axes.order)
         self.names = tuple(
-            PLANES.get(last, name)
-            for (_, last), name in zip(self.letters, "zyx"[-geometry.ndim :], strict=True)
+            PLANES.get(last, name) for (_, last), name in zip(self.letters, "zyx"[-geometry.ndim :], strict=True)
         )
         self.units = ("mm" if geometry.unit == "mm" else "pixel",) * geometry.ndim
 
@@ -77,9 +76,7 @@ class Shown:
         """Where a display index is in the patient, RAS: "R 12.3  A −40.1  S 8.0 mm"."""
         voxel = self.to_array(index)
         if self.geometry.unit != "mm":
-            return (
-                "  ".join(f"{axis} {i}" for axis, i in zip("zyx"[-len(voxel) :], voxel, strict=True)) + " px"
-            )
+            return "  ".join(f"{axis} {i}" for axis, i in zip("zyx"[-len(voxel) :], voxel, strict=True)) + " px"
         mm = position_mm(self.geometry, voxel)
         return "  ".join(f"{letter} {signed(x)}" for letter, x in zip("RAS", mm, strict=True)) + " mm"
 

@@ -130,9 +130,7 @@ class SessionLayers:
         self._show_label(view, CORRECTED, view.corrected[track], n_classes, pale=False)
         self._n_classes = n_classes
 
-    def _show_label(
-        self, view: CaseView, name: str, array: np.ndarray, n_classes: int, *, pale: bool
-    ) -> None:
+    def _show_label(self, view: CaseView, name: str, array: np.ndarray, n_classes: int, *, pale: bool) -> None:
         layer = self._layer(name)
         if layer is None:
             layer = self._add(
@@ -416,9 +414,7 @@ class SessionLayers:
             return True
         corners = np.asarray(image.corner_pixels)
         shown = list(self.viewer.dims.displayed)
-        inside = (np.asarray(low)[shown] >= corners[0][shown]) & (
-            np.asarray(high)[shown] <= corners[1][shown] + 1
-        )
+        inside = (np.asarray(low)[shown] >= corners[0][shown]) & (np.asarray(high)[shown] <= corners[1][shown] + 1)
         return bool(inside.all()) or not np.ptp(corners[:, shown], axis=0).all()
 
     def _follow_filter(self) -> None:
@@ -501,8 +497,5 @@ def best_voxel(view: CaseView, region: Region) -> tuple[int, ...]:
     mask &= np.asarray(labels[box]) == region.from_class
     if not mask.any():
         return region.center
-    found = [
-        int(mask.sum(axis=tuple(a for a in range(mask.ndim) if a != axis)).argmax())
-        for axis in range(mask.ndim)
-    ]
+    found = [int(mask.sum(axis=tuple(a for a in range(mask.ndim) if a != axis)).argmax()) for axis in range(mask.ndim)]
     return tuple(start + at for start, at in zip(region.start, found, strict=True))

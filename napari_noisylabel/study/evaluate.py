@@ -174,9 +174,7 @@ def _measure_case(
     tally.add_scores(stored, trained_on, true, verified)
 
 
-def _overlap(
-    labels: np.ndarray, true: np.ndarray, track: Track, spacing: tuple[float, ...]
-) -> dict[str, np.ndarray]:
+def _overlap(labels: np.ndarray, true: np.ndarray, track: Track, spacing: tuple[float, ...]) -> dict[str, np.ndarray]:
     """Each measure (K - 1,) of the foreground classes of one case."""
     n = track.n_classes
     rows = {

@@ -93,9 +93,7 @@ class ExportPanel(QWidget):
         super().closeEvent(event)
 
     def _show(self) -> None:
-        self.summary.setText(
-            to_write(self._session, self.what.currentData(), self.format.currentData(), self.out.path)
-        )
+        self.summary.setText(to_write(self._session, self.what.currentData(), self.format.currentData(), self.out.path))
         needs_run = self.what.currentData() != "corrected" and self._session.run is None
         ready = bool(self._session.cases) and self.out.path is not None and not needs_run
         self.button.setEnabled(ready and not self._writing)

@@ -207,9 +207,7 @@ class FilterPanel(QWidget):
 
     def _show_button(self) -> None:
         session = self._session
-        self.apply.setEnabled(
-            session.scores is not None and not session.read_only and not session.is_training
-        )
+        self.apply.setEnabled(session.scores is not None and not session.read_only and not session.is_training)
 
     def _take_default(self) -> None:
         run = self._session.run

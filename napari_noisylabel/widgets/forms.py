@@ -29,9 +29,7 @@ class SettingsForm(QWidget):
         now = {widget.name: parsed(widget) for widget in self.fields}
         fields = self.settings.model_fields
         return {
-            name: value
-            for name, value in now.items()
-            if value != fields[name].get_default(call_default_factory=True)
+            name: value for name, value in now.items() if value != fields[name].get_default(call_default_factory=True)
         }
 
     def set_values(self, values: Mapping[str, Any]) -> None:

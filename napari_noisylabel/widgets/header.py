@@ -90,9 +90,7 @@ class ChangeLabel(FitLabel):
             x = self._paint_disc(painter, x, index, ink)
             painter.setPen(ink)
             room = max(0, self.width() - x)
-            painter.drawText(
-                x, self._baseline(metrics), metrics.elidedText(part, Qt.TextElideMode.ElideRight, room)
-            )
+            painter.drawText(x, self._baseline(metrics), metrics.elidedText(part, Qt.TextElideMode.ElideRight, room))
             x += metrics.horizontalAdvance(part)
 
     def _paint_disc(self, painter: QPainter, x: int, index: int, ink: QColor) -> int:

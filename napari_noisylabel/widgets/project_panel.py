@@ -113,9 +113,7 @@ class ProjectPanel(QWidget):
         head.setMinimumSectionSize(18)
         for column, width in enumerate((20, 0, 140, 60)):
             fixed = column != 1
-            head.setSectionResizeMode(
-                column, QHeaderView.ResizeMode.Fixed if fixed else QHeaderView.ResizeMode.Stretch
-            )
+            head.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed if fixed else QHeaderView.ResizeMode.Stretch)
             if fixed:
                 head.resizeSection(column, width)
         self.previous, self.next = (

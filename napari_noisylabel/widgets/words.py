@@ -184,7 +184,4 @@ def next_step(has_cases: bool, has_filter: bool) -> str:
         return "Open or make a project on the Project tab."
     if not has_filter:
         return "Train a network on the Train tab: it finds the regions."
-    return (
-        "Every region is decided, or none passes the filter. "
-        "Lower the threshold on the Filter tab, or train again."
-    )
+    return "Every region is decided, or none passes the filter. Lower the threshold on the Filter tab, or train again."

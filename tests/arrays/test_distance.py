@@ -23,9 +23,9 @@ def library(request, monkeypatch):
 def slow_distance(mask, spacing):
     """From every voxel to every voxel outside."""
     outside = np.argwhere(~mask)
-    return np.array(
-        [np.linalg.norm((outside - i) * spacing, axis=1).min() for i in np.ndindex(mask.shape)]
-    ).reshape(mask.shape)
+    return np.array([np.linalg.norm((outside - i) * spacing, axis=1).min() for i in np.ndindex(mask.shape)]).reshape(
+        mask.shape
+    )
 
 
 @pytest.mark.parametrize("shape, spacing", [((6, 9), (2.5, 0.7)), ((4, 5, 7), (3.0, 0.5, 1.2))])

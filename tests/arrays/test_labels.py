@@ -210,9 +210,7 @@ def test_a_ball_takes_less_than_a_byte_per_run():
     assert len(to_bytes(runs)) < runs.starts.size
 
 
-@pytest.mark.parametrize(
-    "start, size", [((0, 3), (2, 2)), ((-1, 0), (2, 2)), ((0, 0, 0), (2, 2)), ((0, 0), (5, 1))]
-)
+@pytest.mark.parametrize("start, size", [((0, 3), (2, 2)), ((-1, 0), (2, 2)), ((0, 0, 0), (2, 2)), ((0, 0), (5, 1))])
 def test_a_box_outside_the_array_is_refused(start, size):
     with pytest.raises(ShapeMismatch, match="box must lie inside"):
         encode_box(start, (4, 4), np.ones(size, bool), 0, 1)

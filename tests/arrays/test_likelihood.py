@@ -137,6 +137,7 @@ def test_displacement_is_what_a_loop_over_voxels_counts(shape):
 
 def rim(mask, axes):
     """Voxels of `mask` beside one that is in the array and not in the mask."""
+
     def open_at(voxel):
         sides = [np.add(voxel, d * np.eye(mask.ndim, dtype=int)[axis]) for axis in axes for d in (-1, 1)]
         return any((s >= 0).all() and (s < mask.shape).all() and not mask[tuple(s)] for s in sides)

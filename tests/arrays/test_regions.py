@@ -118,12 +118,8 @@ def test_a_thread_of_crumbs_only_still_becomes_regions_of_the_minimum_size():
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 10**6), density=st.sampled_from([0.1, 0.3, 0.6, 1.0]), ndim=st.sampled_from([2, 3])
-)
-def test_regions_are_connected_not_small_and_hold_every_voxel_of_the_large_components_once(
-    seed, density, ndim
-):
+@given(seed=st.integers(0, 10**6), density=st.sampled_from([0.1, 0.3, 0.6, 1.0]), ndim=st.sampled_from([2, 3]))
+def test_regions_are_connected_not_small_and_hold_every_voxel_of_the_large_components_once(seed, density, ndim):
     rng = np.random.default_rng(seed)
     shape, spacing = rng.integers(1, 15, ndim), rng.choice([0.4, 1.0, 3.0], ndim)
     labels, proposal = rng.integers(0, 2, (2, *shape), dtype=np.uint8)

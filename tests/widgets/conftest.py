@@ -10,9 +10,7 @@ import pytest
 
 def load_fake():
     """The module `fake_workbench`."""
-    spec = importlib.util.spec_from_file_location(
-        "fake_workbench", Path(__file__).with_name("fake_workbench.py")
-    )
+    spec = importlib.util.spec_from_file_location("fake_workbench", Path(__file__).with_name("fake_workbench.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -139,9 +139,7 @@ class FakeWorkbench:
         s = self.session
         s.project, s.name, s.tracks, s.track = Path(folder), "hippocampus", (TRACK,), "labels"
         s.cases = cases
-        s.run = Run(
-            "run-001", "self-cleansing", {}, {}, 0, 2, 30, 0, RunState.COMPLETE, "2025-01-01T00:00:00Z"
-        )
+        s.run = Run("run-001", "self-cleansing", {}, {}, 0, 2, 30, 0, RunState.COMPLETE, "2025-01-01T00:00:00Z")
         s.runs = (s.run,)
         s.filter, s.scores = filter_and_scores()
         s.queue = tuple(sorted(regions, key=lambda r: -r.gain))
@@ -256,9 +254,7 @@ def replaced(queue, at, state):
 def filter_and_scores():
     """A mixture of two clear components, and histograms that it fits."""
     fit = MixtureFit((-3.0, 0.5), (0.8, 0.5), (0.9, 0.1), True, "", 10_000)
-    none = MixtureFit(
-        (-3.0, -3.0), (0.8, 0.8), (1.0, 0.0), False, "one component explains the scores as well", 900
-    )
+    none = MixtureFit((-3.0, -3.0), (0.8, 0.8), (1.0, 0.0), False, "one component explains the scores as well", 900)
     edges = np.exp(np.linspace(-7, 3, 513))
     rng = np.random.default_rng(0)
     draws = np.exp(np.concatenate([rng.normal(-3, 0.8, 9000), rng.normal(0.5, 0.5, 1000)]))

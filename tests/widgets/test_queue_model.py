@@ -55,9 +55,7 @@ def test_the_row_under_the_cursor_is_marked(qapp, workbench):
 def test_twenty_thousand_regions_sort_in_well_under_a_second(qapp, workbench):
     session = workbench.session
     first = session.queue[0]
-    session.queue = tuple(
-        dataclasses.replace(first, id=i, gain=float(i * 7919 % 20011)) for i in range(20_000)
-    )
+    session.queue = tuple(dataclasses.replace(first, id=i, gain=float(i * 7919 % 20011)) for i in range(20_000))
     model = QueueModel(session)
 
     started = time.perf_counter()
