@@ -87,8 +87,9 @@ def test_its_probabilities_are_the_weighted_mean_and_the_votes_those_of_each_run
     for m in range(3):
         assert np.array_equal(votes[m] == 1, maps[m].require("organ.proposal") == proposal)
     rejections = [m.require("organ.rejection") for m in maps[:3]]
-    expected = sum(w * (v == 1) * r for w, v, r in zip(weights, votes, rejections, strict=True))
-    assert np.abs(maps[3].require("organ.rejection") - expected).max() <= 0.51
+    share = sum(w * (v == 1) * (r / 255) for w, v, r in zip(weights, votes, rejections, strict=True))
+    odds = (share / np.maximum(1 - share, 1e-9)) ** 2
+    assert np.abs(maps[3].require("organ.rejection") - 255 * odds / (1 + odds)).max() <= 0.51
 
 
 def test_decisions_weigh_the_runs_once_there_are_enough(trained):

@@ -2,8 +2,8 @@
 
 Each run is calibrated (a temperature) and weighted (stacking) by what its out-of-fold opinions said of
 voxels that a person has decided on; where too few are, of the labels themselves. Then
-probabilities, rejections and distances are means under these weights, and what follows, filter,
-regions, queue, export, is as for any run. Which runs agree is kept per voxel.
+probabilities and distances are means under these weights, rejections means made surer, and what follows,
+filter, regions, queue, export, is as for any run. Which runs agree is kept per voxel.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_noisylabel.arrays.likelihood import as_uint8, best_class, label_probs, score_histogram, to_uint16
-from napari_noisylabel.arrays.pooling import contested, pooled, stacking_weights, temperature, tempered
+from napari_noisylabel.arrays.pooling import contested, extremised, pooled, stacking_weights, temperature, tempered
 from napari_noisylabel.engine.casemaps import DISTANCES, VOTES, CaseScores, TrackStatistics
 from napari_noisylabel.engine.source import labels_of
 from napari_noisylabel.engine.spec import RunSpec
@@ -198,7 +198,7 @@ def _combine_case(
         statistics[name] = _mean_statistics(histogram, [own[name] for own in known], opinions.weights)
         out.write(f"{name}.score", score)
         out.write(f"{name}.proposal", proposal)
-        out.write(f"{name}.rejection", as_uint8(rejected))
+        out.write(f"{name}.rejection", as_uint8(extremised(np.minimum(rejected, 1))))
         out.write(f"{name}.probs", probs)
         out.write(f"{name}.{VOTES}", agreed.view(np.uint8))
     best = int(np.argmax(np.mean([own.weights for own in found.values()], axis=0)))

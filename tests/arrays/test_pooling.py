@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from napari_noisylabel.arrays.pooling import contested, pooled, stacking_weights, temperature, tempered
+from napari_noisylabel.arrays.pooling import (
+    contested,
+    extremised,
+    pooled,
+    stacking_weights,
+    temperature,
+    tempered,
+)
 
 
 def opinions(rng, truth, k, sharpness):
@@ -64,3 +71,24 @@ def test_voxels_are_contested_where_opinions_differ_or_are_unsure():
     sure_a, sure_b, unsure = (np.array(p)[:, None] for p in ([0.99, 0.01], [0.02, 0.98], [0.6, 0.4]))
     assert not contested([sure_a, sure_a])[0]
     assert contested([sure_a, sure_b])[0] and contested([sure_a, unsure])[0] and contested([unsure])[0]
+
+
+def test_opinions_together_are_surer_than_their_mean_and_undecided_ones_stay_so():
+    share = np.linspace(0, 1, 101)
+    together = extremised(share)
+    assert np.allclose(together[[0, 50, 100]], [0, 0.5, 1]) and extremised(np.array(2 / 3)) == pytest.approx(0.8)
+    assert (np.diff(together) > 0).all() and np.allclose(together + together[::-1], 1)
+    assert (np.abs(together - 0.5) >= np.abs(share - 0.5) - 1e-12).all()
+
+
+def test_two_witnesses_who_saw_different_things_are_surer_together_than_their_mean():
+    """Each sees one of two independent signs; the truth given both is known, and the mean falls short of it."""
+    rng = np.random.default_rng(0)
+    signs = rng.normal(0, 1, (2, 200_000))
+    honest = 1 / (1 + np.exp(-1.5 * signs))
+    odds = np.prod(honest / (1 - honest), axis=0)
+    wrong = rng.random(odds.size) < odds / (1 + odds)
+    mean = honest.mean(0)
+    surely = (mean > 0.7) & (mean < 0.8)
+    assert wrong[surely].mean() > mean[surely].mean() + 0.05
+    assert abs(extremised(mean)[surely].mean() - wrong[surely].mean()) < 0.03
