@@ -161,6 +161,13 @@ def displacement(labels: np.ndarray, proposal: np.ndarray, k: int, axes: Sequenc
     return float(np.count_nonzero(a != b) / max(surface, 1.0))
 
 
+def overlap(labels: np.ndarray, proposal: np.ndarray, k: int) -> float:
+    """Dice of class `k` in two label maps (*spatial); NaN if neither shows it."""
+    a, b = labels == k, proposal == k
+    both = np.count_nonzero(a) + np.count_nonzero(b)
+    return 2 * np.count_nonzero(a & b) / both if both else float("nan")
+
+
 def excess(seen: np.ndarray, between: np.ndarray) -> np.ndarray:
     """How far labels are from the networks, in units of what a careful hand is allowed; over 1 is bad.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from napari_noisylabel.arrays.competence import learnt
 from napari_noisylabel.errors import UnreadableFile
 from napari_noisylabel.store.files import read_json, write_json
 from napari_noisylabel.store.maps import open_map, read_map, write_map
@@ -17,7 +18,7 @@ STATISTICS = "statistics.json"
 VOTES = "votes"
 """Map of an ensemble's case and track, (runs, *spatial): 1 where a run proposes what the ensemble does."""
 
-DISTANCES = ("unseen", "seen", "between")
+MEASURED = ("unseen", "seen", "between", "overlap")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class TrackStatistics:
     `histogram` (K, BINS) voxels per class and score, verified ones left out. Mean distances of
     boundaries, in voxels, (K,), NaN where nothing shows the class: `unseen` of the label from the
     network that has not seen the case, `seen` from those that were trained on it, `between` of
-    the two from each other. `systematic` (K, K): P(drawn with an error that the labels share) per class
+    the two from each other. `overlap` (K,): Dice of the label with those that were trained on it, NaN in runs that
+    did not measure it. `systematic` (K, K): P(drawn with an error that the labels share) per class
     there and class that it should be, where the method knows of one.
     """
 
@@ -35,7 +37,14 @@ class TrackStatistics:
     unseen: np.ndarray
     seen: np.ndarray
     between: np.ndarray
+    overlap: np.ndarray
     systematic: np.ndarray | None = None
+
+
+def known_classes(cases: Sequence[TrackStatistics], n_classes: int) -> np.ndarray:
+    """(K,) bool: the classes that the networks have learnt, by all training cases of one track."""
+    seen, overlap = (np.array([getattr(own, n) for own in cases], float) for n in ("seen", "overlap"))
+    return learnt(seen.reshape(-1, n_classes), overlap.reshape(-1, n_classes))
 
 
 class CaseScores:
@@ -76,13 +85,15 @@ class CaseScores:
 
 def _as_tree(own: TrackStatistics) -> dict[str, Any]:
     known = {} if own.systematic is None else {"systematic": own.systematic.tolist()}
-    return {"histogram": _sparse(own.histogram), **{name: getattr(own, name).tolist() for name in DISTANCES}, **known}
+    measured = {name: getattr(own, name).tolist() for name in MEASURED}
+    return {"histogram": _sparse(own.histogram), **measured, **known}
 
 
 def _from_tree(tree: Mapping[str, Any]) -> TrackStatistics:
-    unseen, seen, between = (np.array(tree[name], float) for name in DISTANCES)
+    unknown = [np.nan] * len(tree["seen"])
+    measured = {name: np.array(tree.get(name, unknown), float) for name in MEASURED}
     systematic = np.array(tree["systematic"], float) if "systematic" in tree else None
-    return TrackStatistics(_dense(tree["histogram"]), unseen, seen, between, systematic)
+    return TrackStatistics(_dense(tree["histogram"]), **measured, systematic=systematic)
 
 
 def _sparse(histogram: np.ndarray) -> dict[str, Any]:

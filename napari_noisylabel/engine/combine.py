@@ -16,7 +16,7 @@ import numpy as np
 
 from napari_noisylabel.arrays.likelihood import as_uint8, best_class, label_probs, score_histogram, to_uint16
 from napari_noisylabel.arrays.pooling import contested, extremised, pooled, stacking_weights, temperature, tempered
-from napari_noisylabel.engine.casemaps import DISTANCES, VOTES, CaseScores, TrackStatistics
+from napari_noisylabel.engine.casemaps import MEASURED, VOTES, CaseScores, TrackStatistics
 from napari_noisylabel.engine.source import labels_of
 from napari_noisylabel.engine.spec import RunSpec
 from napari_noisylabel.errors import BadSetting, NothingToDo
@@ -209,10 +209,10 @@ def _combine_case(
 
 
 def _mean_statistics(histogram: np.ndarray, known: Sequence[TrackStatistics], weights: np.ndarray) -> TrackStatistics:
-    """Weighted means of the distances, and what those runs that know of it say of errors that labels share."""
-    unseen, seen, between = (_mean([getattr(own, name) for own in known], weights) for name in DISTANCES)
+    """Weighted means of what each run measured, and what those runs that know of it say of errors that labels share."""
+    measured = {name: _mean([getattr(own, name) for own in known], weights) for name in MEASURED}
     shared = [own.systematic for own in known if own.systematic is not None]
-    return TrackStatistics(histogram, unseen, seen, between, np.mean(shared, axis=0) if shared else None)
+    return TrackStatistics(histogram, **measured, systematic=np.mean(shared, axis=0) if shared else None)
 
 
 def _mean(rows: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:

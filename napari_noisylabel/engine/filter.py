@@ -14,7 +14,7 @@ import numpy as np
 from napari_noisylabel.arrays import likelihood as lk
 from napari_noisylabel.arrays.mixture import Mixture
 from napari_noisylabel.arrays.regions import Components, changed_voxels, regions_among
-from napari_noisylabel.engine.casemaps import VOTES, CaseScores, TrackStatistics
+from napari_noisylabel.engine.casemaps import VOTES, CaseScores, TrackStatistics, known_classes
 from napari_noisylabel.engine.source import labels_of
 from napari_noisylabel.errors import BadSetting
 from napari_noisylabel.records import IGNORE, Case, Filter, FilterLevel, MixtureFit, Region, Report, Track
@@ -130,7 +130,7 @@ def refilter(store: ProjectStore, folder: Path, request: FilterRequest) -> Itera
     np.save(aside / "offsets.npy", np.cumsum([0, *(len(v) for v in indices)]))
     write_json(aside / "filter.json", {
         "run": request.run, "level": str(request.level), "threshold": request.threshold,
-        "note": _note(request, store.tracks, fits),
+        "note": _note(request, store.tracks, fits, models),
         "fits": {t: [asdict(f) for f in own] for t, own in fits.items()}, "regions": regions,
         "likelihood_counts": {t: c.tolist() for t, c in counts.items()},
     }, nan_as_null=True, compact=True)  # fmt: skip
@@ -159,19 +159,26 @@ def likelihood_counts(folder: Path) -> dict[str, np.ndarray]:
 
 
 class _CaseModel:
-    """Is this object of this case badly drawn? Then what all networks reject is suspicious."""
+    """Is this object of this case badly drawn? Then what all networks reject is suspicious.
+
+    Nothing is where the networks have not learnt the class.
+    """
 
     def __init__(
         self, store: ProjectStore, folder: Path, track: Track, cases: Sequence[Case], statistics: Mapping[str, Any]
     ) -> None:
         own = [statistics[c.id][track.name] for c in cases if not c.held_out]
+        self.known = known_classes(own, track.n_classes)
         moved = np.array([lk.excess(s.seen, s.between) for s in own]).reshape(-1, track.n_classes)
         self.fits = tuple(lk.fit_cases(moved[:, k]) for k in range(track.n_classes))
 
     def likelihood(self, maps: CaseMaps) -> np.ndarray:
         excess = lk.excess(maps.statistics.seen, maps.statistics.between)
         bad = [0.0] + [float(lk.case_likelihood(f, e)) for f, e in zip(self.fits[1:], excess[1:], strict=True)]
-        return lk.case_map(np.array(bad), maps.labels, maps.proposal, maps.rejection, maps.statistics.systematic)
+        shared = maps.statistics.systematic
+        if shared is not None:
+            shared = shared * np.outer(self.known, self.known)
+        return lk.case_map(np.array(bad) * self.known, maps.labels, maps.proposal, maps.rejection, shared)
 
 
 class _VoxelModel:
@@ -327,12 +334,25 @@ def _as_record(fit: Mixture) -> MixtureFit:
     return MixtureFit(fit.means, fit.sds, fit.weights, fit.split, fit.reason, fit.n, fit.clean_below)
 
 
-def _note(request: FilterRequest, tracks: Sequence[Track], fits: Mapping[str, Sequence[MixtureFit]]) -> str:
-    """One sentence on the classes whose mixture was refused, and what stands in for it; one on weak evidence."""
+def _note(
+    request: FilterRequest, tracks: Sequence[Track], fits: Mapping[str, Sequence[MixtureFit]], models: Mapping[str, Any]
+) -> str:
+    """On the classes whose mixture was refused, and what stands in for it, on those not learnt, on weak evidence."""
     weak = "without a mask the likelihood is the probability of the finding: weak evidence, from tags"
     if request.weak and not any(f.n for own in fits.values() for f in own):
         return weak
-    return "; ".join([_split_note(FilterLevel(request.level), tracks, fits)] + [weak] * request.weak)
+    unlearnt = _unlearnt_note(tracks, models) if request.level == FilterLevel.CASE else []
+    return "; ".join([_split_note(FilterLevel(request.level), tracks, fits), *unlearnt] + [weak] * request.weak)
+
+
+def _unlearnt_note(tracks: Sequence[Track], models: Mapping[str, Any]) -> list[str]:
+    """A sentence where the case level proposes nothing of a class, as no network knows it."""
+    unknown = [t.classes[k] for t in tracks for k in np.flatnonzero(~models[t.name].known)]
+    return [
+        f"the networks have not learnt {name}, most labels they were trained on are far from what they draw: nothing "
+        "of it is proposed (train longer or a larger network, or filter by region)"
+        for name in unknown
+    ]
 
 
 def _split_note(level: FilterLevel, tracks: Sequence[Track], fits: Mapping[str, Sequence[MixtureFit]]) -> str:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from napari_noisylabel.arrays.likelihood import as_uint8, displacement, rejection, score_histogram, to_uint16
+from napari_noisylabel.arrays.likelihood import (
+    as_uint8,
+    displacement,
+    overlap,
+    rejection,
+    score_histogram,
+    to_uint16,
+)
 from napari_noisylabel.arrays.strangers import constant_number, count_objects, strangers
 from napari_noisylabel.engine.casemaps import CaseScores, TrackStatistics
 from napari_noisylabel.engine.data import PreparedCase
@@ -56,8 +63,8 @@ def score_case(
         numbers = objects[name] if objects else ()
         strange = strangers(labels, proposal, numbers)
         meant, opposed = np.where(strange, 0, proposal), np.where(strangers(labels, opposed, numbers), 0, opposed)
-        apart = _distances(labels, meant, opposed, track.n_classes, own_axes, skip)
-        statistics[name] = TrackStatistics(histogram, *apart, systematic=method.systematic(evidence))
+        measured = _measured(labels, meant, opposed, track.n_classes, own_axes, skip)
+        statistics[name] = TrackStatistics(histogram, **measured, systematic=method.systematic(evidence))
         scores.write(f"{name}.score", stored)
         scores.write(f"{name}.proposal", proposal)
         own = method.noise_likelihood(evidence)
@@ -86,11 +93,11 @@ def _without_labels(evidence: Evidence) -> Evidence:
     return replace(evidence, labels=np.full_like(evidence.labels, IGNORE))
 
 
-def _distances(
+def _measured(
     labels: np.ndarray, unseen: np.ndarray, seen: np.ndarray, n_classes: int, axes: Sequence[int],
     verified: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """(K,) each: label from the unseen opinion, label from the seen one, one opinion from the other.
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """(K,) each: distance of the label from both opinions and of these from each other, its overlap with the seen one.
 
     Opinions on ignored and verified voxels do not count. NaN where nothing else shows the class: an
     object that a person has decided on as a whole is clean, and no example for the others.
@@ -100,7 +107,12 @@ def _distances(
     maps = (labels, unseen, seen)
     still_open = [any(((m == k) & ~settled).any() for m in maps) for k in range(n_classes)]
 
-    def apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.array([displacement(a, b, k, axes) if k and still_open[k] else np.nan for k in range(n_classes)])
+    def each(of: Callable[[int], float]) -> np.ndarray:
+        return np.array([of(k) if k and still_open[k] else np.nan for k in range(n_classes)])
 
-    return apart(labels, unseen), apart(labels, seen), apart(unseen, seen)
+    return {
+        "unseen": each(lambda k: displacement(labels, unseen, k, axes)),
+        "seen": each(lambda k: displacement(labels, seen, k, axes)),
+        "between": each(lambda k: displacement(unseen, seen, k, axes)),
+        "overlap": each(lambda k: overlap(labels, seen, k)),
+    }

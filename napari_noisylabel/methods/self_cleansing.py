@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from napari_noisylabel.arrays.likelihood import best_class
+from napari_noisylabel.arrays.competence import learnt
+from napari_noisylabel.arrays.likelihood import best_class, displacement, overlap
 from napari_noisylabel.arrays.metrics import dice
 from napari_noisylabel.arrays.mixture import Mixture
 from napari_noisylabel.arrays.strangers import count_objects
@@ -72,6 +73,7 @@ class _View:
     """What a refresh keeps of one case and track: not its prediction, but the samples found in it.
 
     `predicted` (K,) are the voxels per predicted class, `points` the features that prototypes are made from.
+    `distance`, `overlap` (K,): displacement in voxels and Dice of label and prediction.
     """
 
     case: str
@@ -82,6 +84,8 @@ class _View:
     pieces: list[Candidate]
     predicted: np.ndarray
     points: Mapping[int, np.ndarray]
+    distance: np.ndarray
+    overlap: np.ndarray
 
     @property
     def is_reference(self) -> bool:
@@ -93,7 +97,8 @@ class _View:
 class _Filtered:
     """What the filter says of a track: P(noisy) of the objects and the pieces of each view, and what is usual.
 
-    `smallest` (K,) mm3 and `most` (K,) objects per case are limits of what pseudo labels may add.
+    `smallest` (K,) mm3 and `most` (K,) objects per case are limits of what pseudo labels may add; `known` (K,) are the
+    classes that the network has learnt: labels of the others are left alone.
     """
 
     views: list[_View]
@@ -104,6 +109,7 @@ class _Filtered:
     thick: list[np.ndarray]
     smallest: np.ndarray
     most: list[int]
+    known: np.ndarray
 
     def doubtful(self) -> set[str]:
         """The cases that need a second look: something in them may be noisy, or they are verified as a whole."""
@@ -251,8 +257,10 @@ class SelfCleansing(Method):
         objects, pieces = [c for v in views for c in v.objects], [c for v in views for c in v.pieces]
         scores = self._smoothed(track, views)
         by_object = filter_scores(scores, classes_of(objects), track.n_classes, pool=self.level == "object")
-        by_object = replace(by_object, noisy=self._only_bad(objects, by_object.noisy))
         by_piece = filter_scores(scores_of(pieces), classes_of(pieces), track.n_classes, pool=True)
+        known = learnt(np.array([v.distance for v in views]), np.array([v.overlap for v in views]))
+        by_object = replace(by_object, noisy=self._only_bad(objects, _of_known(by_object.noisy, objects, known)))
+        by_piece = replace(by_piece, noisy=_of_known(by_piece.noisy, pieces, known))
         noisy = _split_up(by_object.noisy, [len(v.objects) for v in views])
         thick = _split_up(by_piece.noisy, [len(v.pieces) for v in views])
         filters = {OBJECTS: by_object, PIECES: by_piece}
@@ -260,7 +268,7 @@ class SelfCleansing(Method):
         self._heard[track.name] = [n for n, result in filters.items() if _is_group(result.noisy)]
         self._update_prototypes(track, views, noisy)
         smallest, most = self._smallest(track, views, noisy), _usual_numbers(track, views)
-        return _Filtered(views, scores, by_object, by_piece, noisy, thick, smallest, most)
+        return _Filtered(views, scores, by_object, by_piece, noisy, thick, smallest, most, known)
 
     def _settle(self, run: FoldRun, track: Track, found: _Filtered, made: Mapping[str, _Cleansed]) -> None:
         """Write the pseudo labels of all cases into the working labels, and keep what is shown of them."""
@@ -279,6 +287,7 @@ class SelfCleansing(Method):
             _ranking(track, views, found.scores, found.by_object.noisy),
             *shown_changes(track, [v.labels for v in views], [m.pseudo for m in each], voxels),
             *_agreement(track, each),
+            *_not_learnt(track, found.known),
             *notes,
         ]
 
@@ -390,6 +399,17 @@ def _is_group(noisy: np.ndarray) -> bool:
     return bool(noisy.size) and float((noisy > 0.5).mean()) >= A_GROUP
 
 
+def _of_known(noisy: np.ndarray, candidates: Sequence[Candidate], known: np.ndarray) -> np.ndarray:
+    """P(noisy), 0 for those of classes that the network has not learnt: it is no judge of them."""
+    return np.where(known[classes_of(candidates)], noisy, 0.0) if candidates else noisy
+
+
+def _not_learnt(track: Track, known: np.ndarray) -> list[Note]:
+    """A note per class of which the network has not learnt enough to cleanse its labels."""
+    text = "most labels are far from what the network draws: they are left as they are until it knows the class"
+    return [Note(f"{track.name}/{track.classes[k]} is not learnt", text) for k in np.flatnonzero(~known)]
+
+
 def _view(run: FoldRun, track: Track, p: Prediction, level: str, confident: float) -> _View:
     labels, verified = np.asarray(run.labels[p.case][track.name]), run.verified[p.case][track.name]
     known, spacing = None if verified is None else np.asarray(verified), tuple(run.spacing[p.case])
@@ -400,9 +420,19 @@ def _view(run: FoldRun, track: Track, p: Prediction, level: str, confident: floa
     else:
         scores = {k: float(s) for k, s in enumerate(score_case(*what)) if not np.isnan(s)}
         found = [_whole_case(k, s, labels, probs, spacing) for k, s in scores.items()], []
-    predicted = np.bincount(best_class(probs).ravel(), minlength=track.n_classes)
+    best = best_class(probs)
+    predicted = np.bincount(best.ravel(), minlength=track.n_classes)
     points = {} if p.features is None else agreed_features(p.features, labels, probs, confident)
-    return _View(p.case, labels, known, spacing, *found, predicted, points)
+    return _View(p.case, labels, known, spacing, *found, predicted, points, *_apart(run, track, labels, best))
+
+
+def _apart(run: FoldRun, track: Track, labels: np.ndarray, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Displacement in voxels and Dice of label and prediction per class, (K,) each; NaN for background."""
+    axes = [a - (3 - labels.ndim) for a in run.axes if a >= 3 - labels.ndim]
+    best = np.where(labels == IGNORE, IGNORE, best)
+    distances = [displacement(labels, best, k, axes) for k in range(1, track.n_classes)]
+    overlaps = [overlap(labels, best, k) for k in range(1, track.n_classes)]
+    return np.array([np.nan, *distances]), np.array([np.nan, *overlaps])
 
 
 def _whole_case(k: int, score: float, labels: np.ndarray, probs: np.ndarray, spacing: tuple[float, ...]) -> Candidate:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from napari_noisylabel.arrays.regions import find_regions
-from napari_noisylabel.engine.casemaps import CaseScores
+from napari_noisylabel.engine.casemaps import MEASURED, STATISTICS, CaseScores
 from napari_noisylabel.engine.filter import FilterRequest, likelihood_counts, read_result, refilter
 from napari_noisylabel.engine.source import labels_of
 from napari_noisylabel.records import FilterLevel
@@ -36,6 +39,35 @@ def test_likelihoods_are_counted_over_all_voxels_that_would_change(store):
         expected += np.bincount(likelihood[labels != proposal], minlength=256)
 
     np.testing.assert_array_equal(likelihood_counts(folder)["organ"], expected)
+
+
+@pytest.mark.parametrize("overlap", [0.4, 0.9])
+def test_of_a_class_that_the_networks_have_not_learnt_the_case_level_proposes_nothing_and_says_so(store, overlap):
+    """Far from every label in voxels, as with large objects; then Dice decides."""
+    folder = filtered(store, FilterLevel.CASE)
+    for case in store.cases():
+        scores = CaseScores(folder, case.id)
+        own = scores.statistics()["organ"]
+        far = [np.full(3, value) for value in (9.0, 9.0, 0.5, overlap)]
+        scores.write_statistics({"organ": replace(own, **dict(zip(MEASURED, far, strict=True)))})
+    filtered(store, FilterLevel.CASE)
+    result = read_result(folder)
+    assert bool(result.regions) == (overlap > 0.5)
+    assert ("have not learnt" in result.filter.note) == (overlap < 0.5)
+    filtered(store, FilterLevel.REGION)
+    assert read_result(folder).regions and "learnt" not in read_result(folder).filter.note
+
+
+def test_in_runs_from_before_overlap_was_measured_every_class_counts_as_learnt(store):
+    folder = filtered(store, FilterLevel.CASE)
+    found = len(read_result(folder).regions)
+    for case in store.cases():
+        path = CaseScores(folder, case.id).folder / STATISTICS
+        tree = json.loads(path.read_text())
+        del tree["organ"]["overlap"]
+        path.write_text(json.dumps(tree))
+    filtered(store, FilterLevel.CASE)
+    assert len(read_result(folder).regions) >= found and "learnt" not in read_result(folder).filter.note
 
 
 def filtered(store, level):

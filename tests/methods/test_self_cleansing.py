@@ -135,6 +135,7 @@ class OneEpoch:
         self.working_labels = {i: {"organ": a.copy()} for i, a in labels.items()}
         self.verified = {i: {"organ": (verified or {}).get(i)} for i in labels}
         self.spacing = dict.fromkeys(labels, (1.5, 1.0))
+        self.axes = (1, 2)
         self.attached: dict[str, np.ndarray] = {}
         planes = {i: np.where(s, 0.95, 0.02).astype(np.float16) for i, s in shown.items()}
         self._predictions = [Prediction(i, {"organ": np.stack([1 - p, p])}) for i, p in planes.items()]
