@@ -197,8 +197,8 @@ class Region:
     mean over its voxels, `score` their mean score in nats, `gain` = likelihood x voxels,
     `share_above` the share of the track's voxels of that class with a higher score.
     `votes`, of an ensemble only: per run it combines, the share of the voxels for which that run
-    proposes `to_class`. A `weak` one goes back to image-level tags: it is shown as such, and never
-    accepted in bulk. `id` is 0 until the store has given it one.
+    proposes `to_class`. A `weak` one goes back to image-level tags, or to networks that have not
+    learnt the class: it is shown as such, and never accepted in bulk. `id` is 0 until the store has given it one.
     """
 
     id: int

@@ -35,7 +35,7 @@ TUPLES = ("start", "stop", "votes")  # fields of a region that JSON makes lists 
 class FilterRequest:
     """What to filter and how; a threshold of 0 takes the level's default.
 
-    `weak`: the run's method learns from tags, so its regions are weak evidence, and marked so.
+    `weak`: the run's method learns from tags, so all its regions are weak evidence, and marked so.
     """
 
     run: str
@@ -112,6 +112,7 @@ def refilter(store: ProjectStore, folder: Path, request: FilterRequest) -> Itera
     cases = [c for c in store.cases() if CaseScores(folder, c.id).complete]
     statistics = {c.id: CaseScores(folder, c.id).statistics() for c in cases}
     fitter = _FITTERS[FilterLevel(request.level)]
+    known = {t.name: _known(t, cases, statistics) for t in store.tracks}
     models = {t.name: fitter(store, folder, t, cases, statistics) for t in store.tracks}
     aside = folder / f".{RESULT}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
@@ -120,7 +121,9 @@ def refilter(store: ProjectStore, folder: Path, request: FilterRequest) -> Itera
     indices: list[np.ndarray] = []
     counts = {t.name: np.zeros(256, np.int64) for t in store.tracks}
     for i, case in enumerate(cases):
-        for found, components in _case_regions(store, folder, case, models, statistics[case.id], request, counts):
+        for found, components in _case_regions(
+            store, folder, case, models, known, statistics[case.id], request, counts
+        ):
             regions += [vars(r) for r in found]  # thousands: asdict would copy them deeply
             indices += [components.voxels(j) for j in range(len(components))]
         yield Report(request.run, "phase", stage="propose", done=i + 1, total=len(cases))
@@ -130,7 +133,7 @@ def refilter(store: ProjectStore, folder: Path, request: FilterRequest) -> Itera
     np.save(aside / "offsets.npy", np.cumsum([0, *(len(v) for v in indices)]))
     write_json(aside / "filter.json", {
         "run": request.run, "level": str(request.level), "threshold": request.threshold,
-        "note": _note(request, store.tracks, fits, models),
+        "note": _note(request, store.tracks, fits, known),
         "fits": {t: [asdict(f) for f in own] for t, own in fits.items()}, "regions": regions,
         "likelihood_counts": {t: c.tolist() for t, c in counts.items()},
     }, nan_as_null=True, compact=True)  # fmt: skip
@@ -159,26 +162,19 @@ def likelihood_counts(folder: Path) -> dict[str, np.ndarray]:
 
 
 class _CaseModel:
-    """Is this object of this case badly drawn? Then what all networks reject is suspicious.
-
-    Nothing is where the networks have not learnt the class.
-    """
+    """Is this object of this case badly drawn? Then what all networks reject is suspicious."""
 
     def __init__(
         self, store: ProjectStore, folder: Path, track: Track, cases: Sequence[Case], statistics: Mapping[str, Any]
     ) -> None:
         own = [statistics[c.id][track.name] for c in cases if not c.held_out]
-        self.known = known_classes(own, track.n_classes)
         moved = np.array([lk.excess(s.seen, s.between) for s in own]).reshape(-1, track.n_classes)
         self.fits = tuple(lk.fit_cases(moved[:, k]) for k in range(track.n_classes))
 
     def likelihood(self, maps: CaseMaps) -> np.ndarray:
         excess = lk.excess(maps.statistics.seen, maps.statistics.between)
         bad = [0.0] + [float(lk.case_likelihood(f, e)) for f, e in zip(self.fits[1:], excess[1:], strict=True)]
-        shared = maps.statistics.systematic
-        if shared is not None:
-            shared = shared * np.outer(self.known, self.known)
-        return lk.case_map(np.array(bad) * self.known, maps.labels, maps.proposal, maps.rejection, shared)
+        return lk.case_map(np.array(bad), maps.labels, maps.proposal, maps.rejection, maps.statistics.systematic)
 
 
 class _VoxelModel:
@@ -248,7 +244,7 @@ _FITTERS: Mapping[FilterLevel, Any] = {
 
 
 def _case_regions(
-    store: ProjectStore, folder: Path, case: Case, models: Mapping[str, Any],
+    store: ProjectStore, folder: Path, case: Case, models: Mapping[str, Any], known: Mapping[str, np.ndarray],
     statistics: Mapping[str, TrackStatistics], request: FilterRequest, counts: Mapping[str, np.ndarray],
 ) -> Iterator[tuple[list[Region], Components]]:  # fmt: skip
     """The regions of one case, track by track; its likelihood maps are written on the way."""
@@ -268,7 +264,12 @@ def _case_regions(
             counts[track.name][:] += np.bincount(suspicion, minlength=256)
         enough = suspicion >= np.ceil(request.threshold * 255 - 1e-6)
         found = regions_among(maps.changed[enough], maps.labels, maps.proposal, maps.spacing)
-        yield _regions(request, case, track, found, shown, maps), found
+        yield _regions(request, case, track, found, shown, maps, known[track.name]), found
+
+
+def _known(track: Track, cases: Sequence[Case], statistics: Mapping[str, Any]) -> np.ndarray:
+    """(K,) bool: the classes that the networks have learnt; what they propose of others is weak."""
+    return known_classes([statistics[c.id][track.name] for c in cases if not c.held_out], track.n_classes)
 
 
 def _maps(
@@ -285,19 +286,21 @@ def _maps(
 
 
 def _regions(
-    request: FilterRequest, case: Case, track: Track, found: Components, shown: np.ndarray, maps: CaseMaps
-) -> list[Region]:
+    request: FilterRequest, case: Case, track: Track, found: Components, shown: np.ndarray, maps: CaseMaps,
+    known: np.ndarray,
+) -> list[Region]:  # fmt: skip
     likelihood, score = found.means(shown) / 255, lk.to_nats(found.means(maps.score))
     voxel = float(np.prod(maps.spacing))
     histogram = maps.statistics.histogram
     above = np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1] / np.maximum(histogram.sum(1, keepdims=True), 1)
     votes, sizes = _votes(maps, found), found.sizes
+    weak = request.weak | ~(known[found.from_class] & known[found.to_class])
     bins = np.clip((score / lk.MAX_SCORE * lk.BINS).astype(int), 0, lk.BINS - 1)
     return [
         Region(
             id=0,
             run=request.run,
-            weak=request.weak,
+            weak=bool(weak[j]),
             case=case.id,
             track=track.name,
             from_class=int(found.from_class[j]),
@@ -335,23 +338,24 @@ def _as_record(fit: Mixture) -> MixtureFit:
 
 
 def _note(
-    request: FilterRequest, tracks: Sequence[Track], fits: Mapping[str, Sequence[MixtureFit]], models: Mapping[str, Any]
-) -> str:
+    request: FilterRequest, tracks: Sequence[Track], fits: Mapping[str, Sequence[MixtureFit]],
+    known: Mapping[str, np.ndarray],
+) -> str:  # fmt: skip
     """On the classes whose mixture was refused, and what stands in for it, on those not learnt, on weak evidence."""
     weak = "without a mask the likelihood is the probability of the finding: weak evidence, from tags"
     if request.weak and not any(f.n for own in fits.values() for f in own):
         return weak
-    unlearnt = _unlearnt_note(tracks, models) if request.level == FilterLevel.CASE else []
-    return "; ".join([_split_note(FilterLevel(request.level), tracks, fits), *unlearnt] + [weak] * request.weak)
+    sentences = [_split_note(FilterLevel(request.level), tracks, fits), *_unlearnt_notes(tracks, known)]
+    return "; ".join(sentences + [weak] * request.weak)
 
 
-def _unlearnt_note(tracks: Sequence[Track], models: Mapping[str, Any]) -> list[str]:
-    """A sentence where the case level proposes nothing of a class, as no network knows it."""
-    unknown = [t.classes[k] for t in tracks for k in np.flatnonzero(~models[t.name].known)]
+def _unlearnt_notes(tracks: Sequence[Track], known: Mapping[str, np.ndarray]) -> list[str]:
+    """A sentence for each class whose regions are weak, as no network knows it."""
     return [
-        f"the networks have not learnt {name}, most labels they were trained on are far from what they draw: nothing "
-        "of it is proposed (train longer or a larger network, or filter by region)"
-        for name in unknown
+        f"the networks have not learnt {t.classes[k]}, they are far from most labels that they were trained on: its "
+        "regions are weak evidence, to be looked at one by one (train longer, or a larger network)"
+        for t in tracks
+        for k in np.flatnonzero(~known[t.name])
     ]
 
 

@@ -162,6 +162,7 @@ class RegionHeader(QFrame):
         track: Track | None,
         fit: Filter | None,
         voices: Sequence[str] = (),
+        from_tags: bool = False,
     ) -> None:
         """Show `region`, or that there is none; `voices` are the runs that an ensemble combines."""
         for widget in (self.sure, self.bar, self.size_line):
@@ -174,7 +175,7 @@ class RegionHeader(QFrame):
         self.sure.setText(words.sure(region))
         self.bar.set_share(region.likelihood)
         self.size_line.setText(words.size(region))
-        self.why.setText(words.why(region, track, fit, voices))
+        self.why.setText(words.why(region, track, fit, voices, from_tags))
 
     def _show_nothing(self, name: str, has_cases: bool, fit: Filter | None) -> None:
         self.where.setText(name)

@@ -159,7 +159,7 @@ class QueueModel(QAbstractTableModel):
             return self._text(region, index.column(), at == self._session.cursor)
         if role == Qt.ItemDataRole.ToolTipRole:
             told = f"region {region.id} · {words.STATE_WORDS[region.state]} · {words.size(region)}"
-            told += " · weak evidence, from tags" if region.weak else ""
+            told += " · weak evidence" if region.weak else ""
             return f"{told}\n{words.shares(region, self.voices)}" if region.votes else told
         if role == Qt.ItemDataRole.TextAlignmentRole and index.column() > 2:
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)

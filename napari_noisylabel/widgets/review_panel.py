@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_noisylabel.methods import is_weak
 from napari_noisylabel.plugin.contrast import PRESETS
 from napari_noisylabel.plugin.keys import KEYS
 from napari_noisylabel.records import CaseView, Region, Run, Verdict
@@ -291,7 +292,10 @@ class ReviewPanel(QWidget):
     def _show_region(self) -> None:
         session, region = self._session, self._session.current
         track = words.track_named(session.tracks, region.track if region else session.track)
-        self.header.show_region(region, session.name, session.cases, track, session.filter, self.model.voices)
+        from_tags = region is not None and region.weak and session.run is not None and is_weak(session.run.method)
+        self.header.show_region(
+            region, session.name, session.cases, track, session.filter, self.model.voices, from_tags
+        )
         if session.draft and not self.is_editing and session.view is not None:
             self._set_editing(True)  # strokes that a crash left behind
             return

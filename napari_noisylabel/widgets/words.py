@@ -97,10 +97,12 @@ def where(region: Region, name: str, cases: Sequence[Case]) -> str:
     return f"{name} · {region.case} · case {position} of {len(cases)}"
 
 
-def why(region: Region, track: Track | None, fit: Filter | None, names: Sequence[str] = ()) -> str:
+def why(
+    region: Region, track: Track | None, fit: Filter | None, names: Sequence[str] = (), from_tags: bool = False
+) -> str:
     """One line on why this region is in the queue; `names` are the runs that an ensemble combines."""
     from_name, to_name = class_name(track, region.from_class), class_name(track, region.to_class)
-    if region.weak:
+    if region.weak and from_tags:
         return (
             f"Weak evidence, class-level: a network that learnt from image-level tags alone reads {to_name} here. "
             "It may be elsewhere, or larger: look, and draw."
@@ -113,6 +115,8 @@ def why(region: Region, track: Track | None, fit: Filter | None, names: Sequence
         said += f"; in the upper {percent(region.share_above)} of {from_name} losses"
     if fit is not None and not has_split(fit, region):
         said += "; no clear split, likelihood is 1 − p(label)"
+    if region.weak:
+        said += ". Weak evidence: most labels of this class are far from what the networks draw"
     return said + "."
 
 

@@ -41,21 +41,25 @@ def test_likelihoods_are_counted_over_all_voxels_that_would_change(store):
     np.testing.assert_array_equal(likelihood_counts(folder)["organ"], expected)
 
 
+@pytest.mark.parametrize("level", list(FilterLevel))
 @pytest.mark.parametrize("overlap", [0.4, 0.9])
-def test_of_a_class_that_the_networks_have_not_learnt_the_case_level_proposes_nothing_and_says_so(store, overlap):
+def test_regions_of_a_class_that_the_networks_have_not_learnt_are_weak_and_the_note_says_so(store, level, overlap):
     """Far from every label in voxels, as with large objects; then Dice decides."""
     folder = filtered(store, FilterLevel.CASE)
     for case in store.cases():
         scores = CaseScores(folder, case.id)
         own = scores.statistics()["organ"]
         far = [np.full(3, value) for value in (9.0, 9.0, 0.5, overlap)]
+        far[-1][2] = 0.9  # of the second class they know enough
         scores.write_statistics({"organ": replace(own, **dict(zip(MEASURED, far, strict=True)))})
-    filtered(store, FilterLevel.CASE)
+
+    filtered(store, level)
     result = read_result(folder)
-    assert bool(result.regions) == (overlap > 0.5)
-    assert ("have not learnt" in result.filter.note) == (overlap < 0.5)
-    filtered(store, FilterLevel.REGION)
-    assert read_result(folder).regions and "learnt" not in read_result(folder).filter.note
+
+    unlearnt = overlap < 0.5
+    assert result.regions
+    assert all(r.weak == (unlearnt and 1 in (r.from_class, r.to_class)) for r in result.regions)
+    assert result.filter.note.count("have not learnt") == unlearnt
 
 
 def test_in_runs_from_before_overlap_was_measured_every_class_counts_as_learnt(store):
@@ -67,7 +71,9 @@ def test_in_runs_from_before_overlap_was_measured_every_class_counts_as_learnt(s
         del tree["organ"]["overlap"]
         path.write_text(json.dumps(tree))
     filtered(store, FilterLevel.CASE)
-    assert len(read_result(folder).regions) >= found and "learnt" not in read_result(folder).filter.note
+    result = read_result(folder)
+    assert len(result.regions) == found and not any(r.weak for r in result.regions)
+    assert "learnt" not in result.filter.note
 
 
 def filtered(store, level):

@@ -24,7 +24,10 @@ def test_a_weak_region_is_called_weak_and_not_wrong(workbench, fake):
     region = dataclasses.replace(workbench.session.queue[0], likelihood=0.914, weak=True)
 
     assert words.sure(region) == "91 %, weak evidence"
-    assert words.why(region, fake.TRACK, workbench.session.filter).startswith("Weak evidence, class-level:")
+    said = words.why(region, fake.TRACK, workbench.session.filter)
+    assert said.startswith("A network that never saw this case") and "Weak evidence: most labels" in said
+    from_tags = words.why(region, fake.TRACK, workbench.session.filter, from_tags=True)
+    assert from_tags.startswith("Weak evidence, class-level:")
 
 
 def test_a_tiny_volume_is_given_in_cubic_millimetres():
