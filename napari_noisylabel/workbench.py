@@ -308,9 +308,9 @@ class Workbench:
         chosen = [r for r in likely if not r.weak]
         if likely and not chosen:
             raise NothingToDo(
-                "regions that go back to image-level tags alone, or to networks that have not learnt the class, are weak "
-                f"evidence and never accepted in bulk, and all {len(likely)} of {likely[0].run} are: nothing was "
-                "accepted. Look at each, and accept it by --region ID or in the window."
+                "regions that go back to image-level tags alone, or to networks that have not learnt the class, are "
+                f"weak evidence and never accepted in bulk, and all {len(likely)} of {likely[0].run} are: nothing "
+                "was accepted. Look at each, and accept it by --region ID or in the window."
             )
         if not chosen:
             raise NothingToDo(

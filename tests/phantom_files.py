@@ -59,7 +59,7 @@ def make_trained(folder: Path) -> Path:
     )  # fmt: skip
     workbench = Workbench()
     workbench.open(folder / "project")
-    workbench.retrain("cross-entropy", epochs=2, engine={"steps": 4, "lr": 0.01}, seed=1)
+    workbench.retrain("cross-entropy", epochs=2, engine={"steps": 32, "lr": 0.01}, seed=1)
     for report in workbench.wait():
         assert report.kind != "failed", report.message
     workbench.propose("voxel", 0.3)

@@ -121,9 +121,8 @@ def refilter(store: ProjectStore, folder: Path, request: FilterRequest) -> Itera
     indices: list[np.ndarray] = []
     counts = {t.name: np.zeros(256, np.int64) for t in store.tracks}
     for i, case in enumerate(cases):
-        for found, components in _case_regions(
-            store, folder, case, models, known, statistics[case.id], request, counts
-        ):
+        own = statistics[case.id]
+        for found, components in _case_regions(store, folder, case, models, known, own, request, counts):
             regions += [vars(r) for r in found]  # thousands: asdict would copy them deeply
             indices += [components.voxels(j) for j in range(len(components))]
         yield Report(request.run, "phase", stage="propose", done=i + 1, total=len(cases))

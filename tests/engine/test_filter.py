@@ -50,7 +50,7 @@ def test_regions_of_a_class_that_the_networks_have_not_learnt_are_weak_and_the_n
         scores = CaseScores(folder, case.id)
         own = scores.statistics()["organ"]
         far = [np.full(3, value) for value in (9.0, 9.0, 0.5, overlap)]
-        far[-1][2] = 0.9  # of the second class they know enough
+        far[-1][[0, 2]] = np.nan, 0.9  # background is nobody's class, and of the second class they know enough
         scores.write_statistics({"organ": replace(own, **dict(zip(MEASURED, far, strict=True)))})
 
     filtered(store, level)

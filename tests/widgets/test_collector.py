@@ -8,6 +8,17 @@ from napari_noisylabel.widgets import collector
 from napari_noisylabel.widgets.collector import AT_LAST, QuietCollector
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """As if no dock were open: another test's may still wait to be destroyed."""
+    before = gc.get_threshold()
+    monkeypatch.setattr(QuietCollector, "_open", 0)
+    gc.set_threshold(700, 10, 10)
+    gc.unfreeze()
+    yield
+    gc.set_threshold(*before)
+
+
 @pytest.fixture
 def full(monkeypatch):
     """The generations that were collected by hand."""
