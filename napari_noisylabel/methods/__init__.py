@@ -116,7 +116,7 @@ BUILT_IN = (
         suits={
             ErrorKind.SCATTERED: "a matrix of confusions and the agreement of neighbours undo them",
             ErrorKind.SWAPPED: "its matrix learns which class is given for which, while it trains",
-            Asset.RATERS: "what each drawer mixes up differs, and neighbours that agree outvote it",
+            ErrorKind.UNKNOWN: "of all methods it gained most on errors of several kinds at once",
         },
     ),
     MethodInfo(
@@ -125,7 +125,10 @@ BUILT_IN = (
         CoresSettings,
         "napari_noisylabel.methods.cores:Cores",
         made_for="errors that depend on what the place looks like",
-        suits={ErrorKind.HARD: "labels that the network does not support are sieved out"},
+        suits={
+            ErrorKind.HARD: "labels that the network does not support are sieved out",
+            Asset.RATERS: "on a crowd's cells it gained most, though by little",
+        },
     ),
     MethodInfo(
         "adele",
@@ -133,7 +136,10 @@ BUILT_IN = (
         AdeleSettings,
         "napari_noisylabel.methods.adele:Adele",
         made_for="objects drawn too large or too small, each its own way",
-        suits={ErrorKind.UNEVEN: "it corrects such errors before the network learns them by heart"},
+        suits={
+            ErrorKind.UNEVEN: "it corrects such errors before the network learns them by heart",
+            ErrorKind.MISSING: "it fills in what is left out before the network learns that by heart",
+        },
     ),
     MethodInfo(
         "fmi-transition",
@@ -164,6 +170,7 @@ BUILT_IN = (
         made_for="classes of unequal size with many wrong labels, and somebody who answers in rounds",
         suits={
             ErrorKind.RARE: "two networks choose for each other, class by class, so that rare classes stay",
+            ErrorKind.MISSING: "regions that lack something are not chosen, and the networks see past them",
             Asset.PERSON: "rounds of asking settle what its two networks doubt",
         },
     ),
