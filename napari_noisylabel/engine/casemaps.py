@@ -43,8 +43,8 @@ class TrackStatistics:
 
 def known_classes(cases: Sequence[TrackStatistics], n_classes: int) -> np.ndarray:
     """(K,) bool: the classes that the networks have learnt, by all training cases of one track."""
-    seen, overlap = (np.array([getattr(own, n) for own in cases], float) for n in ("seen", "overlap"))
-    return learnt(seen.reshape(-1, n_classes), overlap.reshape(-1, n_classes))
+    measured = (np.array([getattr(own, n) for own in cases], float) for n in ("seen", "overlap", "unseen"))
+    return learnt(*(values.reshape(-1, n_classes) for values in measured))
 
 
 class CaseScores:

@@ -22,6 +22,13 @@ def test_a_class_is_not_learnt_where_networks_are_far_from_its_labels_in_voxels_
     assert learnt(column(distance), column(dice)) == [expected]
 
 
+def test_a_network_that_is_closer_to_the_labels_it_was_trained_on_than_to_others_has_begun_to_learn_them():
+    seen, poor = column(FAR_OFF), column(POOR)
+    assert learnt(seen, poor, unseen=column(FAR_OFF)) == [False]
+    assert learnt(seen, poor, unseen=column(1.3 * FAR_OFF)) == [True]
+    assert learnt(seen, poor, unseen=column(np.nan)) == [False]
+
+
 def test_a_few_bad_cases_do_not_make_a_class_unlearnt_and_a_few_good_ones_do_not_make_it_learnt():
     few_bad = np.array([[NEAR], [NEAR], [NEAR], [9.0], [9.0]])
     assert learnt(few_bad, np.where(few_bad > 5, 0.1, GOOD)) == [True]
