@@ -16,7 +16,6 @@ FAR = 1.5
 TAKEN_UP = 0.8
 """Dice of label and network in the median case: the boundary of a large object may be far off, and the object known."""
 
-
 NO_CLOSER = 0.95
 """Times as far from the labels it was trained on as from others, in the median case: over this a network has taken up
 nothing of single labels. It was 0.97 and 0.98 on vessels and polyps, 0.67 to 0.85 on hippocampus and hearts."""
@@ -31,11 +30,11 @@ def learnt(seen: np.ndarray, overlaps: np.ndarray, unseen: np.ndarray | None = N
         trained on it; NaN where nothing shows the class, or nobody measured: that speaks against no class.
     unseen : (N, K) displacement of the label from the network that was not trained on it; None where there is none.
     """
-    strangers = (_medians(seen) > FAR) & (_medians(overlaps) < TAKEN_UP)
+    unknown = (_medians(seen) > FAR) & (_medians(overlaps) < TAKEN_UP)
     if unseen is not None:
         closer = np.divide(seen, unseen, out=np.ones(np.shape(seen)), where=np.nan_to_num(unseen) > 0)
-        strangers &= _medians(closer) > NO_CLOSER
-    return ~strangers
+        unknown &= _medians(closer) > NO_CLOSER
+    return ~unknown
 
 
 def _medians(values: np.ndarray) -> np.ndarray:
