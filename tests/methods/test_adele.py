@@ -101,7 +101,7 @@ def evidence(probs: np.ndarray, labels: np.ndarray) -> Evidence:
 def test_one_scale_without_consistency_is_the_baseline_to_the_last_bit(dice_weight):
     run, batch = some_batch()
     found = loss_of(Adele(scales=(1.0,), consistency_weight=0, dice_weight=dice_weight), run, batch)
-    assert float(found) == float(CrossEntropy(dice_weight).loss(run, batch))
+    assert found.item() == CrossEntropy(dice_weight).loss(run, batch).item()
     consistent = loss_of(Adele(scales=(1.0,), consistency_weight=1, dice_weight=dice_weight), run, batch)
     assert float(consistent) == float(found)
 

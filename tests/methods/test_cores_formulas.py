@@ -167,7 +167,7 @@ def test_the_consistency_of_two_views_is_their_divergence_where_asked_and_teache
     ]  # fmt: skip
     assert found.item() == pytest.approx(np.mean(each), rel=1e-4)
     assert weak.grad is None and (strong.grad != 0).any()
-    assert float(consistency(weak, strong, torch.zeros_like(where))) == 0
+    assert consistency(weak, strong, torch.zeros_like(where)).item() == 0
 
 
 def test_a_strong_view_moves_nothing_and_comes_from_the_generator_alone():
