@@ -375,13 +375,11 @@ def test_unknown_commands_options_and_values_get_one_line_that_names_the_help(re
 
 def test_help_of_every_command_ends_with_0(noisylabel):
     names = [info.name or info.callback.__name__ for info in cli.app.registered_commands]
-    assert (
-        names
-        == (
-            "demo new info train refilter queue accept reject undo redo verify export evaluate simulate corrupt "
-            "bench methods doctor open"
-        ).split()
+    in_the_order_of_the_flow = (
+        "demo new info train refilter queue accept reject undo redo verify export evaluate simulate corrupt "
+        "bench methods doctor open"
     )
+    assert names == in_the_order_of_the_flow.split()
     assert all(noisylabel(name, "--help").code == 0 for name in names)
 
 

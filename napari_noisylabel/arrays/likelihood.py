@@ -161,11 +161,9 @@ def displacement(labels: np.ndarray, proposal: np.ndarray, k: int, axes: Sequenc
     return float(np.count_nonzero(a != b) / max(surface, 1.0))
 
 
-def overlap(labels: np.ndarray, proposal: np.ndarray, k: int) -> float:
-    """Dice of class `k` in two label maps (*spatial); NaN if neither shows it."""
-    a, b = labels == k, proposal == k
-    both = np.count_nonzero(a) + np.count_nonzero(b)
-    return 2 * np.count_nonzero(a & b) / both if both else float("nan")
+def axes_of_array(axes: Sequence[int], ndim: int) -> list[int]:
+    """Those of (Z, Y, X) `axes` that an array of `ndim` dimensions has, as its own: (1, 2) is (0, 1) of a slice."""
+    return [a - (3 - ndim) for a in axes if a >= 3 - ndim]
 
 
 def excess(seen: np.ndarray, between: np.ndarray) -> np.ndarray:

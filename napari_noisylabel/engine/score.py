@@ -9,12 +9,13 @@ import numpy as np
 
 from napari_noisylabel.arrays.likelihood import (
     as_uint8,
+    axes_of_array,
     displacement,
-    overlap,
     rejection,
     score_histogram,
     to_uint16,
 )
+from napari_noisylabel.arrays.metrics import dice
 from napari_noisylabel.arrays.strangers import constant_number, count_objects, strangers
 from napari_noisylabel.engine.casemaps import CaseScores, TrackStatistics
 from napari_noisylabel.engine.data import PreparedCase
@@ -41,7 +42,7 @@ def score_case(
     axes : of (Z, Y, X) in which neighbouring voxels count as neighbours: in-plane for slices.
     objects : per track, (K,) objects that each case shows (`objects_per_case`); further ones speak against no label.
     """
-    own_axes = [a - (3 - len(case.shape)) for a in axes if a >= 3 - len(case.shape)]
+    own_axes = axes_of_array(axes, len(case.shape))
     statistics = {}
     spacing = case.spacing[3 - len(case.shape) :]
     for track in tracks:
@@ -114,5 +115,5 @@ def _measured(
         "unseen": each(lambda k: displacement(labels, unseen, k, axes)),
         "seen": each(lambda k: displacement(labels, seen, k, axes)),
         "between": each(lambda k: displacement(unseen, seen, k, axes)),
-        "overlap": each(lambda k: overlap(labels, seen, k)),
+        "overlap": each(lambda k: dice(labels == k, seen == k)),
     }

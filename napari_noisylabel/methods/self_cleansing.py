@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from napari_noisylabel.arrays.competence import learnt
-from napari_noisylabel.arrays.likelihood import best_class, displacement, overlap
+from napari_noisylabel.arrays.likelihood import axes_of_array, best_class, displacement
 from napari_noisylabel.arrays.metrics import dice
 from napari_noisylabel.arrays.mixture import Mixture
 from napari_noisylabel.arrays.strangers import count_objects
@@ -414,13 +414,12 @@ def _view(run: FoldRun, track: Track, p: Prediction, level: str, confident: floa
     labels, verified = np.asarray(run.labels[p.case][track.name]), run.verified[p.case][track.name]
     known, spacing = None if verified is None else np.asarray(verified), tuple(run.spacing[p.case])
     probs = p.probs[track.name]
-    what = probs, labels, spacing, known
+    what, best = (probs, labels, spacing, known), best_class(probs)
     if level == "object":
         found = find_objects(*what), find_pieces(*what)
     else:
         scores = {k: float(s) for k, s in enumerate(score_case(*what)) if not np.isnan(s)}
-        found = [_whole_case(k, s, labels, probs, spacing) for k, s in scores.items()], []
-    best = best_class(probs)
+        found = [_whole_case(k, s, labels, best, spacing) for k, s in scores.items()], []
     predicted = np.bincount(best.ravel(), minlength=track.n_classes)
     points = {} if p.features is None else agreed_features(p.features, labels, probs, confident)
     return _View(p.case, labels, known, spacing, *found, predicted, points, *_apart(run, track, labels, best))
@@ -428,17 +427,17 @@ def _view(run: FoldRun, track: Track, p: Prediction, level: str, confident: floa
 
 def _apart(run: FoldRun, track: Track, labels: np.ndarray, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Displacement in voxels and Dice of label and prediction per class, (K,) each; NaN for background."""
-    axes = [a - (3 - labels.ndim) for a in run.axes if a >= 3 - labels.ndim]
+    axes = axes_of_array(run.axes, labels.ndim)
     best = np.where(labels == IGNORE, IGNORE, best)
     distances = [displacement(labels, best, k, axes) for k in range(1, track.n_classes)]
-    overlaps = [overlap(labels, best, k) for k in range(1, track.n_classes)]
+    overlaps = [dice(labels == k, best == k) for k in range(1, track.n_classes)]
     return np.array([np.nan, *distances]), np.array([np.nan, *overlaps])
 
 
-def _whole_case(k: int, score: float, labels: np.ndarray, probs: np.ndarray, spacing: tuple[float, ...]) -> Candidate:
+def _whole_case(k: int, score: float, labels: np.ndarray, best: np.ndarray, spacing: tuple[float, ...]) -> Candidate:
     """All of a case as one sample of class `k`."""
     box, volume = tuple(slice(0, n) for n in labels.shape), float((labels == k).sum() * np.prod(spacing))
-    off = redrawn_off(labels == k, (best_class(probs) == k) & (labels != IGNORE))
+    off = redrawn_off(labels == k, (best == k) & (labels != IGNORE))
     return Candidate(k, "case", str(k), score, box, np.ones(labels.shape, bool), spacing, volume, off)
 
 

@@ -164,7 +164,10 @@ class RegionHeader(QFrame):
         voices: Sequence[str] = (),
         from_tags: bool = False,
     ) -> None:
-        """Show `region`, or that there is none; `voices` are the runs that an ensemble combines."""
+        """Show `region`, or that there is none; `voices` are the runs that an ensemble combines.
+
+        `from_tags`: the run learnt from tags, so that a weak region is one of tags.
+        """
         for widget in (self.sure, self.bar, self.size_line):
             widget.setVisible(region is not None)
         if region is None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from napari_noisylabel.arrays.competence import FAR, TAKEN_UP, learnt
-from napari_noisylabel.arrays.likelihood import overlap
+from napari_noisylabel.arrays.likelihood import axes_of_array
+from napari_noisylabel.arrays.metrics import dice
 
 FAR_OFF, NEAR = FAR + 1, FAR - 1
 POOR, GOOD = TAKEN_UP - 0.1, TAKEN_UP + 0.1
@@ -45,5 +46,10 @@ def test_what_nobody_measured_speaks_against_no_class_and_classes_are_judged_one
 
 def test_overlap_is_dice_of_one_class():
     a, b = np.array([0, 1, 1, 2]), np.array([1, 1, 2, 2])
-    assert overlap(a, b, 1) == 0.5 and overlap(a, b, 2) == pytest.approx(2 / 3)
-    assert np.isnan(overlap(a, b, 3))
+    assert dice(a == 1, b == 1) == 0.5 and dice(a == 2, b == 2) == pytest.approx(2 / 3)
+    assert np.isnan(dice(a == 3, b == 3))
+
+
+def test_axes_of_a_volume_are_those_of_its_slices_where_slices_have_them():
+    assert axes_of_array((1, 2), 2) == [0, 1] and axes_of_array((0, 1, 2), 2) == [0, 1]
+    assert axes_of_array((1, 2), 3) == [1, 2] and axes_of_array((0, 1, 2), 3) == [0, 1, 2]
